@@ -1,0 +1,1 @@
+//! The program tollway: the request path, the admin API, metrics and configuration.

@@ -1,0 +1,1 @@
+//! A throwaway Postgres cluster in a temporary folder, for tests.

@@ -1,0 +1,2 @@
+//! Generate, tidy, test and measure: the project's own chores.
+fn main() {}

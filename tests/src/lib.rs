@@ -1,0 +1,1 @@
+//! The whole program over HTTP: what the test files share.
