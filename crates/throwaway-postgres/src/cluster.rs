@@ -314,3 +314,20 @@ fn remove_shared_memory(lock_file: &Path) {
         .stderr(Stdio::null())
         .status();
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Starts where another server already answers, as when both found the port free.
+    #[test]
+    fn a_port_taken_meanwhile_is_noticed() {
+        let first = Cluster::start().unwrap();
+        let second = Cluster::start().unwrap();
+        second.stop(Stop::Fast).unwrap();
+        let answer = second.server.boot(first.port);
+        assert!(matches!(answer, Err(BootError::PortTaken)), "{answer:?}");
+        second.restart().unwrap();
+        assert_eq!(second.sql("SHOW port").unwrap(), second.port.to_string());
+    }
+}

@@ -149,11 +149,13 @@ impl Server {
         }))
     }
 
-    /// Over TCP, since the socket is there a moment earlier or later.
+    /// Through the socket, which is in our folder: at the port another server may answer. It is
+    /// opened after the port is bound.
     fn answers(&self, port: u16) -> bool {
         self.binaries
             .command("pg_isready")
-            .args(["-q", "-h", "127.0.0.1", "-t", "3", "-p", &port.to_string()])
+            .args(["-q", "-t", "3", "-p", &port.to_string(), "-h"])
+            .arg(self.folder.root())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .status()
