@@ -1,2 +1,61 @@
-//! Generate, tidy, test and measure: the project's own chores.
-fn main() {}
+//! Generate, tidy, test and measure: the project's own chores (`cargo xtask --help`).
+
+mod checkout;
+mod generate;
+mod prices;
+mod provider_file;
+mod report;
+mod tidy;
+
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+
+use crate::{
+    checkout::Checkout,
+    report::{Failure, Report},
+};
+
+/// The project's own chores.
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+/// One chore, each in a file of its own.
+#[derive(Subcommand)]
+enum Chore {
+    /// Write the models and prices of the provider files from published price tables.
+    Prices(prices::Arguments),
+    /// Check the habits that no compiler checks.
+    Tidy,
+    /// Write the documents that are made from code and data.
+    #[command(name = "gen")]
+    Generate(generate::Arguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = Checkout::find().and_then(|checkout| run(&checkout, arguments.chore));
+    let (text, code) = match outcome {
+        Ok(report) if report.all_well => (report.lines.join("\n"), ExitCode::SUCCESS),
+        Ok(report) => (report.lines.join("\n"), ExitCode::FAILURE),
+        Err(failure) => (format!("error: {failure}"), ExitCode::FAILURE),
+    };
+    // A closed pipe (`| head`) is no failure of the chore.
+    let _ = writeln!(io::stdout(), "{text}");
+    code
+}
+
+fn run(checkout: &Checkout, chore: Chore) -> Result<Report, Failure> {
+    match chore {
+        Chore::Prices(arguments) => prices::run(checkout, &arguments),
+        Chore::Tidy => tidy::run(checkout),
+        Chore::Generate(arguments) => generate::run(checkout, &arguments),
+    }
+}

