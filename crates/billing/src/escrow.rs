@@ -497,6 +497,9 @@ fn move_to_held(
     if amount.is_zero() {
         return Ok(());
     }
+    // In the middle of a reset two budgets may be of different leases: such a hold could not
+    // be settled against one, so it is refused until the reset is through.
+    let lease = lease.or_else(|| states.first().map(|(_, state)| state.replica));
     for (budget, state) in states.iter() {
         let free = state.usable(now);
         let fenced =

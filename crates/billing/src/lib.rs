@@ -2,12 +2,17 @@
 
 mod credits;
 mod escrow;
+mod hold;
 mod ids;
+mod meter;
 mod price;
+pub mod rules;
 mod settlement;
 
 pub use credits::{Credits, CreditsError};
 pub use escrow::{Budget, Escrow, Figures, Path, Reserved, Short, Totals};
+pub use hold::{Charge, Hold, Settled};
 pub use ids::{AccountId, BudgetId, EntryId, IdError, KeyId, PriceId, ReplicaId, RequestId};
+pub use meter::{CountPrompt, Meter, Prompt, Slot, Text, Verdict};
 pub use price::{Output, Price, PriceError, Rates, Tier};
-pub use settlement::{Capture, End, RequestFacts, Settlement, Timings};
+pub use settlement::{Capture, Checkpoint, End, RequestFacts, Settlement, Timings};

@@ -199,11 +199,7 @@ impl Price {
     /// # Errors
     /// [`PriceError::Overflow`].
     pub fn cost(&self, usage: &Usage) -> Result<Credits, PriceError> {
-        let exact = self.exact(usage)?;
-        let nanos = exact / TOKENS_PER_RATE + i128::from(exact % TOKENS_PER_RATE > 0);
-        i64::try_from(nanos)
-            .map(Credits::from_nanos)
-            .map_err(|_| PriceError::Overflow)
+        round_up(self.exact(usage)?)
     }
 
     /// How many more tokens of `output` fit into `credits` after `usage`; `u64::MAX` where they
@@ -236,6 +232,75 @@ impl Price {
         Ok(u64::try_from(left / rate).unwrap_or(u64::MAX))
     }
 
+    /// The most that a request can cost whose prompt has at most these tokens and whose output
+    /// at most `output`, of whichever kinds the provider will say they were.
+    ///
+    /// Audio is of its own kind only where it was asked for: `prompt.audio_prompt` says so.
+    ///
+    /// # Errors
+    /// [`PriceError::Overflow`].
+    pub fn worst_cost(&self, prompt: &Usage, output: u64) -> Result<Credits, PriceError> {
+        let exact = self
+            .worst_rates(prompt)
+            .and_then(|(fixed, rate)| fixed.checked_add(rate.checked_mul(i128::from(output))?))
+            .ok_or(PriceError::Overflow)?;
+        round_up(exact)
+    }
+
+    /// How much output of the dearest kind fits into `credits` beside this prompt.
+    ///
+    /// # Errors
+    /// [`PriceError::Overflow`].
+    pub fn affordable_output(&self, prompt: &Usage, credits: Credits) -> Result<u64, PriceError> {
+        let (fixed, rate) = self.worst_rates(prompt).ok_or(PriceError::Overflow)?;
+        let left = i128::from(credits.nanos()) * TOKENS_PER_RATE - fixed;
+        if left < 0 {
+            return Ok(0);
+        }
+        if rate == 0 {
+            return Ok(u64::MAX);
+        }
+        Ok(u64::try_from(left / rate).unwrap_or(u64::MAX))
+    }
+
+    /// The prompt at its dearest in millionths of a nano-credit, and the dearest rate of output.
+    fn worst_rates(&self, prompt: &Usage) -> Option<(i128, i128)> {
+        // A bound may lie above a tier's threshold and the truth below, and a tier may be
+        // cheaper than the base: look at every tier that may apply.
+        let applicable = self
+            .tiers
+            .iter()
+            .filter(|tier| prompt.prompt_total() > tier.above_prompt_tokens)
+            .map(|tier| &tier.price)
+            .chain([&self.base]);
+        let mut worst = (0, 0);
+        for rates in applicable {
+            let text = [rates.cached_prompt, rates.cache_write_5m, rates.cache_write_1h]
+                .into_iter()
+                .chain([rates.image_prompt])
+                .flatten()
+                .fold(rates.prompt, Credits::max);
+            let audio = rates.audio_prompt.unwrap_or(rates.prompt).max(text);
+            let texts = prompt.prompt_total().saturating_sub(prompt.audio_prompt);
+            let fee = i128::from(rates.request.unwrap_or(Credits::ZERO).nanos());
+            let fixed = i128::from(texts)
+                .checked_mul(i128::from(text.nanos()))?
+                .checked_add(
+                    i128::from(prompt.audio_prompt).checked_mul(i128::from(audio.nanos()))?,
+                )?
+                .checked_add(fee * TOKENS_PER_RATE)?;
+            let output = [rates.reasoning, rates.audio_completion]
+                .into_iter()
+                .flatten()
+                .fold(rates.completion, Credits::max);
+            worst = (
+                i128::max(worst.0, fixed),
+                i128::max(worst.1, i128::from(output.nanos())),
+            );
+        }
+        Some(worst)
+    }
+
     /// The cost in millionths of a nano-credit.
     fn exact(&self, usage: &Usage) -> Result<i128, PriceError> {
         let rates = self.rates(usage.prompt_total());
@@ -265,6 +330,14 @@ impl Price {
             })
             .ok_or(PriceError::Overflow)
     }
+}
+
+/// Millionths of a nano-credit as credits: the one place where a cost is rounded.
+fn round_up(exact: i128) -> Result<Credits, PriceError> {
+    let nanos = exact / TOKENS_PER_RATE + i128::from(exact % TOKENS_PER_RATE > 0);
+    i64::try_from(nanos)
+        .map(Credits::from_nanos)
+        .map_err(|_| PriceError::Overflow)
 }
 
 impl Rates {
@@ -435,6 +508,32 @@ mod tests {
                 }
                 prop_assert!(price.cost(&text(prompt, n + 1)).unwrap() > credit);
             }
+        }
+
+        #[test]
+        fn the_worst_cost_is_never_below_the_truth(
+            rates in proptest::array::uniform8(0_i64..50_000_000_000), long in proptest::array::uniform2(0_i64..50_000_000_000),
+            parts in proptest::array::uniform6(0_u64..400_000), limit in 0_u64..2_000_000,
+        ) {
+            let c = Credits::from_nanos;
+            let mut base = Rates::plain(c(rates[0]), c(rates[1]));
+            base.cached_prompt = Some(c(rates[2]));
+            base.cache_write_5m = Some(c(rates[3]));
+            base.reasoning = Some(c(rates[4]));
+            base.image_prompt = Some(c(rates[5]));
+            base.audio_completion = Some(c(rates[6]));
+            base.request = Some(c(rates[7]));
+            let tier = Tier { above_prompt_tokens: 500_000, price: Rates::plain(c(long[0]), c(long[1])) };
+            let price = Price::new(base, vec![tier]).unwrap();
+            let truth = Usage {
+                prompt: parts[0], cached_prompt: parts[1], cache_write_5m: parts[2], image_prompt: parts[3],
+                completion: parts[4], reasoning: parts[5], ..Usage::default()
+            };
+            let prompt = Usage { prompt: truth.prompt_total() + limit % 7, ..Usage::default() };
+            let worst = price.worst_cost(&prompt, truth.completion_total()).unwrap();
+            prop_assert!(price.cost(&truth).unwrap() <= worst);
+            let fits = price.affordable_output(&prompt, worst).unwrap();
+            prop_assert!(fits >= truth.completion_total());
         }
 
         #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tokens::{Usage, UsageSource};
 
-use crate::{AccountId, Credits, KeyId, PriceId, RequestId};
+use crate::{AccountId, Credits, KeyId, PriceId, ReplicaId, RequestId};
 
 /// How a request that went upstream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -19,7 +19,8 @@ pub enum End {
     UpstreamFailed,
     /// The credits were used up in the middle of the stream.
     CreditsExhausted,
-    /// The gateway process died; the reaper charged its last checkpoint.
+    /// The gateway could not go on: it died and the reaper charged its last checkpoint, it was
+    /// stopped, or it lost its books in the middle of a stream.
     GatewayLost,
 }
 
@@ -97,6 +98,10 @@ pub struct Timings {
 pub struct Settlement {
     /// The request.
     pub facts: Arc<RequestFacts>,
+    /// The replica whose leases covered it: where that was reaped meanwhile, the settlement is late.
+    pub lease: ReplicaId,
+    /// Whether a checkpoint was written, which the settlement replaces.
+    pub checkpointed: bool,
     /// How it ended.
     pub end: End,
     /// What it consumed.
@@ -109,4 +114,18 @@ pub struct Settlement {
     pub capture: Capture,
     /// Durations.
     pub timings: Timings,
+}
+
+/// What a running request has consumed so far, written every few seconds so that a crash of the
+/// gateway costs the operator no more than what was delivered since.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The request.
+    pub facts: Arc<RequestFacts>,
+    /// The replica whose leases cover it.
+    pub lease: ReplicaId,
+    /// What it has consumed, by our own count.
+    pub usage: Usage,
+    /// What that costs; never more than the hold.
+    pub cost: Credits,
 }
