@@ -1,1 +1,123 @@
 //! What is said on the wire: encode a request, decode an upstream answer; pure, no clock, no ids, no I/O.
+//!
+//! The client's side is always OpenAI's chat API. [`Dialect`] is what a provider speaks; each of its
+//! functions matches over all dialects, so that the compiler lists what a new one must answer.
+
+mod client;
+mod error;
+mod json;
+mod openai;
+mod quirks;
+mod request;
+mod sse;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tokens::Usage;
+
+pub use client::{Bill, ChunkTemplate, ErrorBody, usage_json};
+pub use error::{DecodeError, FrameError, RequestError, UpstreamError, UsageFault};
+pub use openai::{
+    Answer, Chunk, Delta, Edit, Ending, OpenAiDecoder, TextKind, TextRef, WireRequest,
+};
+pub use quirks::{Clamp, Convention, OutputLimitField, Pointer, Quirks, UsageHow};
+pub use request::{ChatRequest, RequestLimits};
+pub use sse::{DONE, DONE_EVENT, EVENT_BYTES_MAX, SseEvent, SseFramer, write_event};
+
+/// A wire language that providers speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Dialect {
+    /// OpenAI's chat completions, and everybody who followed them.
+    #[serde(rename = "openai")]
+    OpenAi,
+}
+
+impl Dialect {
+    /// Writes a request for a provider.
+    ///
+    /// # Errors
+    /// A member that the provider does not support, named in `param`.
+    pub fn encode(
+        self,
+        request: &ChatRequest<'_>,
+        edit: &Edit<'_>,
+        quirks: &Quirks,
+    ) -> Result<WireRequest, RequestError> {
+        match self {
+            Self::OpenAi => openai::encode::encode(request, edit, quirks),
+        }
+    }
+
+    /// Reads the body of a 200 answer to a request that did not stream.
+    ///
+    /// # Errors
+    /// Not an answer of this dialect, or an error inside it ([`DecodeError::Upstream`]).
+    pub fn decode(self, body: Bytes, quirks: &Quirks) -> Result<Answer, DecodeError> {
+        match self {
+            Self::OpenAi => openai::answer::decode(body, quirks),
+        }
+    }
+
+    /// A decoder for one stream.
+    #[must_use]
+    pub fn decoder(self, quirks: Arc<Quirks>) -> Decoder {
+        match self {
+            Self::OpenAi => Decoder::OpenAi(OpenAiDecoder::new(quirks)),
+        }
+    }
+}
+
+/// Decodes one stream of some dialect.
+#[derive(Debug)]
+pub enum Decoder {
+    /// OpenAI's.
+    OpenAi(OpenAiDecoder),
+}
+
+impl Decoder {
+    /// Reads one event and adds what it means to `out`; the caller empties `out`. After the end of
+    /// the stream nothing is read.
+    ///
+    /// # Errors
+    /// An event that the dialect does not have. What came before stays valid.
+    pub fn push(&mut self, event: SseEvent, out: &mut Vec<Delta>) -> Result<(), DecodeError> {
+        match self {
+            Self::OpenAi(decoder) => decoder.push(event, out),
+        }
+    }
+
+    /// The usage reported so far: the last report, never the sum; a fault when that one is unusable.
+    #[must_use]
+    pub const fn usage(&self) -> Option<Result<Usage, UsageFault>> {
+        match self {
+            Self::OpenAi(decoder) => decoder.usage(),
+        }
+    }
+
+    /// What the chunks of this stream have in common, once one with choices has come.
+    #[must_use]
+    pub const fn template(&self) -> Option<&ChunkTemplate> {
+        match self {
+            Self::OpenAi(decoder) => decoder.template(),
+        }
+    }
+
+    /// How the stream has ended, if no more comes.
+    #[must_use]
+    pub const fn ending(&self) -> Ending {
+        match self {
+            Self::OpenAi(decoder) => decoder.ending(),
+        }
+    }
+
+    /// How many events were skipped because the dialect has none of their type.
+    #[must_use]
+    pub const fn skipped(&self) -> u64 {
+        match self {
+            Self::OpenAi(decoder) => decoder.skipped(),
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! OpenAI's dialect: the client's own, and that of every provider that followed it.
+
+pub(crate) mod answer;
+mod chunk;
+mod cut;
+pub(crate) mod encode;
+mod report;
+pub(crate) mod stream;
+
+pub use answer::Answer;
+pub use chunk::TextKind;
+pub use encode::{Edit, WireRequest};
+pub use stream::{Chunk, Delta, Ending, OpenAiDecoder, TextRef};

@@ -1,0 +1,83 @@
+//! A plain answer, not streamed: the whole body at once.
+
+use bytes::Bytes;
+use tokens::Usage;
+
+use super::chunk::{self, text_at};
+use super::report::Counts;
+use super::stream::{TextRef, usage_spans};
+use crate::client::{Bill, splice_bill};
+use crate::error::{DecodeError, UpstreamError, UsageFault};
+use crate::json;
+use crate::quirks::Quirks;
+
+/// A decoded answer, with the bytes as the provider sent them.
+#[derive(Debug)]
+pub struct Answer {
+    bytes: Bytes,
+    found: chunk::Found,
+    usage: Option<Result<Usage, UsageFault>>,
+}
+
+/// Reads the body of a 200 answer.
+///
+/// # Errors
+/// Not JSON, no `choices`, or an error inside ([`DecodeError::Upstream`]; OpenRouter does that).
+pub(crate) fn decode(body: Bytes, quirks: &Quirks) -> Result<Answer, DecodeError> {
+    let text = std::str::from_utf8(&body).map_err(|_| DecodeError::Utf8)?;
+    let found = chunk::find(text)?;
+    if let Some(error) = &found.error {
+        let error = UpstreamError::from_json(json::slice(text, error));
+        return Err(DecodeError::Upstream(Box::new(error)));
+    }
+    if found.choices.is_none() {
+        return Err(DecodeError::shape("no choices"));
+    }
+    let usage = usage_spans(text, found.usage.clone(), quirks, || true)
+        .first()
+        .and_then(|span| Counts::read(json::slice(text, span)))
+        .map(|counts| counts.and_then(|counts| counts.usage(quirks)));
+    Ok(Answer {
+        bytes: body,
+        found,
+        usage,
+    })
+}
+
+impl Answer {
+    /// The answer as it came.
+    #[must_use]
+    pub const fn json(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// Its texts: what to count where no usage is reported.
+    pub fn texts(&self) -> impl ExactSizeIterator<Item = TextRef<'_>> {
+        self.found.texts.iter().map(|text| TextRef {
+            choice: text.choice,
+            kind: text.kind,
+            text: text_at(&self.bytes, text),
+        })
+    }
+
+    /// How many choices it has.
+    #[must_use]
+    pub fn choices(&self) -> u32 {
+        self.found.choices.unwrap_or(0)
+    }
+
+    /// The usage it reports; `None` when it reports none.
+    #[must_use]
+    pub const fn usage(&self) -> Option<Result<Usage, UsageFault>> {
+        self.usage
+    }
+
+    /// The answer with the bill in its usage, which is written where there is none or none that can
+    /// be trusted; every other byte stays.
+    #[must_use]
+    pub fn with_bill(&self, bill: &Bill<'_>) -> Bytes {
+        let reported = self.usage.is_some_and(|usage| usage.is_ok());
+        let text = std::str::from_utf8(&self.bytes).unwrap_or_default();
+        splice_bill(text, self.found.usage.clone().filter(|_| reported), bill)
+    }
+}
