@@ -32,7 +32,7 @@ COPY LICENSE-APACHE LICENSE-MIT /usr/share/doc/tollway/
 
 # By number, so that an orchestrator can see that it is not root.
 USER 10001:10001
-# The embedded store's default place is relative, so it lands in the volume.
+# Relative paths, the embedded store's too, land in the volume.
 WORKDIR /var/lib/tollway
 VOLUME /var/lib/tollway
 # Inside a container loopback reaches nobody; what is published is decided outside.
