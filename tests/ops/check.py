@@ -90,7 +90,7 @@ def check_alerts(alerts):
         [] if counted and int(counted[1]) == len(alerts) else [f"promtool counts {counted and counted[1]}"],
     )
     tests = ALERT_TESTS.read_text()
-    cases = re.findall(r"alertname: (\w+)\n\s+eval_time: \S+\n\s+exp_alerts:[ ]*(\[\])?", tests)
+    cases = re.findall(r"alertname: (\w+)\n\s+eval_time: \S+[^\n]*\n\s+exp_alerts:[ ]*(\[\])?", tests)
     fires = {name for name, quiet in cases if not quiet}
     silent = {name for name, quiet in cases if quiet}
     sections = set(re.findall(r"^### (Tollway\w+)$", OPERATIONS.read_text(), re.M))
