@@ -452,7 +452,7 @@ mod tests {
             }
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
                 let span = start..skip_value(text.as_bytes(), start);
-                assert_eq!(&serde_json::from_str::<Value>(&text[span]).unwrap(), value);
+                assert_eq!(&text[span], value.to_string());
             }
         }
     }

@@ -1,0 +1,16 @@
+//! The public API of `dialect`, on bytes as providers and clients send them.
+
+#[cfg(test)]
+mod cutting;
+#[cfg(test)]
+mod encoding;
+#[cfg(test)]
+mod framing;
+#[cfg(test)]
+mod goldens;
+#[cfg(test)]
+mod recordings;
+#[cfg(test)]
+mod requests;
+#[cfg(test)]
+mod usage;
