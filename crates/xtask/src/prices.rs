@@ -13,6 +13,8 @@ mod python_literal;
 mod render;
 mod wheel;
 
+pub(crate) use self::render::MARKER;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},

@@ -1,0 +1,217 @@
+//! Writes docs/providers.md: every built-in provider, what to set for it, and how it deviates.
+
+use std::fmt::Write as _;
+
+use crate::{
+    checkout::Checkout,
+    provider_file::{Auth, Placement, ProviderFile, Quirks, UsageHow},
+    report::Failure,
+};
+
+const HEAD: &str = "\
+<!-- Written by `cargo xtask gen providers` from providers/*.toml; edit those. -->
+
+# Providers
+
+A provider is a file. These are built in; each is served as soon as the environment variables in its
+row are set. Models are asked for by their id (`gpt-4o`) or with the provider's name before it
+(`openai/gpt-4o`).
+
+Prices are credits per million tokens, one credit being one US dollar, taken from the price table and on
+the day that the file names. Look them over before you sell: providers change them without asking.
+
+";
+
+const TAIL: &str = "
+A model without a price is listed and refused until you write one: an unknown price is an error, never
+zero.
+
+## Your own prices, models and providers
+
+Put a file `NAME.toml` into a directory and start with `--providers DIR` (or `TOLLWAY_PROVIDERS`). A file
+with the name of a built-in provider takes its place, so begin with a copy of the built-in file:
+
+```toml
+name = \"acme\"                      # lower case letters, digits, dashes
+dialect = \"openai\"                 # what it speaks
+base_url = \"https://api.acme.example/v1\"   # ${NAME} is replaced from the environment
+api_key_env = \"ACME_API_KEY\"       # left out: no key is sent
+auth = \"bearer\"                    # or { header = \"api-key\" }
+
+[[models]]
+id = \"acme-large\"                  # what clients ask for
+upstream_id = \"large-2026-01\"      # what the provider calls it; left out: the id
+tokenizer = \"o200k_base\"           # or cl100k_base
+token_factor = 1100                # thousandths: its tokens for each of the tokenizer's
+context_window = 128000
+max_output_tokens = 16384
+hidden_output = false              # true: it thinks out of sight, so the worst case is set aside
+price = { prompt = \"2.50\", completion = \"10.00\", cached_prompt = \"1.25\" }
+price_tiers = [
+    { above_prompt_tokens = 200000, whole_request = true, price = { prompt = \"5\", completion = \"15\" } },
+]
+```
+
+A price may also name `cache_write_5m`, `cache_write_1h`, `audio_prompt`, `audio_completion`, `reasoning`,
+`image_prompt` and `request` (credits per request). What it does not name costs what the whole costs
+that it is part of. A free model says so: `price = { prompt = \"0\", completion = \"0\" }`.
+
+## Quirks
+
+Where a provider deviates from its dialect, `[quirks]` says how. The words are these and no others.
+
+| quirk | does |
+|---|---|
+| `rename` | sends a member of the request under another name |
+| `drop` | leaves members out without a word |
+| `unsupported` | refuses a request with one of these members, naming it: most change the price in a way that no price per token can say |
+| `set` | always sends a member with this value |
+| `clamp` | moves a number into a range |
+| `path` | the path after the base URL |
+| `headers` | sends these headers |
+| `output_limit_field` | the member that carries the output limit where the client names none |
+| `usage_at` | where the usage may be, as JSON pointers |
+| `usage_how` | `stream_options`: streams report usage when asked; `always`: unasked; `never` |
+| `reasoning` | `beside`: `completion_tokens` leaves the reasoning out |
+| `cached` | `beside`: `prompt_tokens` leaves cached tokens out |
+
+## To add a provider here
+
+Write `providers/NAME.toml` without models, ending in the marker line of the other files; add the provider to
+the plan in `crates/xtask/prices.toml`; run `cargo xtask prices`, `cargo xtask gen` and `cargo xtask tidy`.
+No Rust is involved.
+";
+
+/// The document.
+pub(super) fn text(checkout: &Checkout) -> Result<String, Failure> {
+    let mut files = Vec::new();
+    for path in checkout.provider_files()? {
+        files.push(ProviderFile::parse(&path, &checkout.read(&path)?)?);
+    }
+    Ok(document(&files))
+}
+
+fn document(files: &[ProviderFile]) -> String {
+    let mut text = HEAD.to_owned();
+    let models: usize = files.iter().map(|file| file.models.len()).sum();
+    let _ = writeln!(text, "Providers: {}. Models: {models}.\n", files.len());
+    text.push_str("| provider | set | models | prices | quirks |\n|---|---|---|---|---|\n");
+    for file in files {
+        text.push_str(&row(file));
+    }
+    text.push_str(TAIL);
+    text
+}
+
+fn row(file: &ProviderFile) -> String {
+    let title = file.display_name.as_deref().unwrap_or(&file.name);
+    let title = match &file.docs_url {
+        Some(url) => format!("[{title}]({url})"),
+        None => title.to_owned(),
+    };
+    let variables: Vec<String> = file
+        .environment()
+        .iter()
+        .map(|name| format!("`{name}`"))
+        .collect();
+    let prices = match (&file.prices_from, &file.prices_taken) {
+        (Some(from), Some(taken)) => format!("{from}, {taken}"),
+        (Some(_) | None, Some(_) | None) => "set your own".to_owned(),
+    };
+    format!(
+        "| [`{name}`](../providers/{name}.toml) {title} | {} | {} | {prices} | {} |\n",
+        variables.join(", "),
+        file.models.len(),
+        quirks(&file.quirks, &file.auth),
+        name = file.name,
+    )
+}
+
+/// The quirks in words; what most providers share is left out.
+fn quirks(quirks: &Quirks, auth: &Auth) -> String {
+    let mut words = Vec::new();
+    if let Auth::Header(header) = auth {
+        words.push(format!("key in the header `{header}`"));
+    }
+    let named = |what: &str, members: &[String]| {
+        let members: Vec<String> = members.iter().map(|member| format!("`{member}`")).collect();
+        (!members.is_empty()).then(|| format!("{what} {}", members.join(", ")))
+    };
+    let keys = |members: &std::collections::BTreeMap<String, toml::Value>| {
+        members.keys().cloned().collect::<Vec<_>>()
+    };
+    words.extend(
+        quirks
+            .rename
+            .iter()
+            .map(|(from, to)| format!("`{from}` becomes `{to}`")),
+    );
+    words.extend(named("drops", &quirks.drop));
+    words.extend(named("refuses", &quirks.unsupported));
+    words.extend(named("sets", &keys(&quirks.set)));
+    words.extend(named("clamps", &keys(&quirks.clamp)));
+    words.extend(named(
+        "sends headers",
+        &quirks.headers.keys().cloned().collect::<Vec<_>>(),
+    ));
+    words.extend(quirks.path.iter().map(|path| format!("path `{path}`")));
+    words.extend(named("usage at", &quirks.usage_at));
+    words.extend(match quirks.usage_how {
+        Some(UsageHow::Always) => Some("usage unasked".to_owned()),
+        Some(UsageHow::Never) => Some("no usage in streams".to_owned()),
+        Some(UsageHow::StreamOptions) | None => None,
+    });
+    let beside = |part: &str, placement: Option<Placement>| match placement {
+        Some(Placement::Beside) => Some(format!("{part} beside the total")),
+        Some(Placement::Inside) | None => None,
+    };
+    words.extend(beside("reasoning", quirks.reasoning));
+    words.extend(beside("cached tokens", quirks.cached));
+    words.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(text: &str) -> ProviderFile {
+        let head = "name = \"acme\"\ndialect = \"openai\"\nbase_url = \"${ACME_URL}/v1\"\napi_key_env = \"ACME_KEY\"\n";
+        ProviderFile::parse("acme.toml", &format!("{head}{text}")).unwrap()
+    }
+
+    #[test]
+    fn a_row_says_what_to_set_and_what_is_odd() {
+        let acme = file(
+            "display_name = \"Acme\"\ndocs_url = \"https://acme.example\"\nprices_from = \"x 1\"\nprices_taken = \"2026-11-22\"\n\
+             auth = { header = \"api-key\" }\n[quirks]\nrename = { a = \"b\" }\ndrop = [\"c\"]\nunsupported = [\"d\"]\n\
+             usage_how = \"always\"\nreasoning = \"beside\"\n[[models]]\nid = \"m\"\ncontext_window = 1\n",
+        );
+        assert_eq!(
+            row(&acme),
+            "| [`acme`](../providers/acme.toml) [Acme](https://acme.example) | `ACME_URL`, `ACME_KEY` | 1 | x 1, 2026-11-22 \
+             | key in the header `api-key`; `a` becomes `b`; drops `c`; refuses `d`; usage unasked; reasoning beside the total |\n"
+        );
+    }
+
+    #[test]
+    fn a_plain_provider_has_a_plain_row() {
+        assert_eq!(
+            row(&file("")),
+            "| [`acme`](../providers/acme.toml) acme | `ACME_URL`, `ACME_KEY` | 0 | set your own |  |\n"
+        );
+        assert!(document(&[file("")]).contains("Providers: 1. Models: 0."));
+    }
+
+    #[test]
+    fn the_example_in_the_document_is_a_provider_file() {
+        let (_, rest) = TAIL.split_once("```toml\n").unwrap();
+        let (example, _) = rest.split_once("```").unwrap();
+        assert_eq!(
+            ProviderFile::parse("example", example)
+                .unwrap()
+                .models
+                .len(),
+            1
+        );
+    }
+}
