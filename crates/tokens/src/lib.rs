@@ -1,5 +1,24 @@
 //! What a request consumed: usage in disjoint buckets, and counting text with a model's tokenizer in bounded time.
+//!
+//! Nothing here reads a clock, a file or the network. A [`Tokenizer`] counts whole texts, a
+//! [`StreamCounter`] counts a text that is still growing, [`PromptRules`] count a prompt that is
+//! given as [`Part`]s.
 
+mod encoding;
+mod error;
+mod image;
+mod inside;
+mod models;
+mod prompt;
+mod stream;
+mod tokenizer;
+mod tool;
 mod usage;
 
+pub use encoding::Encoding;
+pub use error::TokensError;
+pub use image::{Detail, ImageRule, data_url_size};
+pub use prompt::{Part, PromptRules};
+pub use stream::{PENDING_BYTES_MAX, StreamCounter};
+pub use tokenizer::{Factor, OFF_THREAD_BYTES_MIN, Tokenizer};
 pub use usage::{Usage, UsageSource};

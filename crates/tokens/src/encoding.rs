@@ -1,0 +1,180 @@
+//! Encoding: a published vocabulary and the way it splits text.
+
+use std::{fmt, str::FromStr, sync::LazyLock};
+
+use bpe_openai::byte_pair_encoding::BytePairEncoding;
+use serde::{Deserialize, Serialize};
+
+use crate::{TokensError, error::shortened};
+
+/// A published encoding that text can be counted with, named as OpenAI's tiktoken names it.
+///
+/// `o200k_harmony` has the text tokens of `o200k_base` and more special ones, so as a name it
+/// means [`Encoding::O200kBase`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "&'static str")]
+pub enum Encoding {
+    /// GPT-4o and everything after it.
+    O200kBase,
+    /// GPT-4, GPT-3.5, the text-embedding-3 family.
+    Cl100kBase,
+}
+
+impl Encoding {
+    /// The name, as [`FromStr`] takes it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::O200kBase => "o200k_base",
+            Self::Cl100kBase => "cl100k_base",
+        }
+    }
+
+    /// The vocabulary. The first call loads it, which takes tens of milliseconds.
+    pub(crate) fn vocabulary(self) -> &'static BytePairEncoding {
+        &self.splitter().bpe
+    }
+
+    /// The bytes of the longest token in the vocabulary.
+    pub(crate) fn token_bytes_max(self) -> usize {
+        static O200K: LazyLock<usize> = LazyLock::new(|| longest(Encoding::O200kBase));
+        static CL100K: LazyLock<usize> = LazyLock::new(|| longest(Encoding::Cl100kBase));
+        match self {
+            Self::O200kBase => *O200K,
+            Self::Cl100kBase => *CL100K,
+        }
+    }
+
+    /// The pieces that `text` is split into before the vocabulary is applied; together they are
+    /// the text. No token crosses a piece.
+    pub(crate) fn pieces(self, text: &str) -> impl Iterator<Item = &str> {
+        let closing = self.closing_space(text);
+        let mut start = 0;
+        self.splitter()
+            .split(text)
+            .map_while(move |piece| {
+                let from = start;
+                let closes = closing.is_some_and(|at| from >= at);
+                start = if closes {
+                    text.len()
+                } else {
+                    from + piece.len()
+                };
+                (from < text.len()).then_some((from, start))
+            })
+            .filter_map(|(from, to)| text.get(from..to))
+    }
+
+    /// Where white space begins that runs to the end of the text and counts as one piece.
+    ///
+    /// tiktoken's `cl100k_base` tries white space up to the end before white space up to a line
+    /// break; `bpe-openai` has it the other way round and would split `"\n  "` at the end of a text.
+    fn closing_space(self, text: &str) -> Option<usize> {
+        match self {
+            Self::O200kBase => None,
+            Self::Cl100kBase => Some(text.trim_end().len()),
+        }
+    }
+
+    fn splitter(self) -> &'static bpe_openai::Tokenizer {
+        match self {
+            Self::O200kBase => bpe_openai::o200k_base(),
+            Self::Cl100kBase => bpe_openai::cl100k_base(),
+        }
+    }
+}
+
+fn longest(encoding: Encoding) -> usize {
+    let vocabulary = encoding.vocabulary();
+    let tokens = u32::try_from(vocabulary.num_tokens()).unwrap_or(u32::MAX);
+    (0..tokens)
+        .map(|token| vocabulary.token_len(token))
+        .max()
+        .unwrap_or(1)
+}
+
+impl fmt::Display for Encoding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl From<Encoding> for &'static str {
+    fn from(encoding: Encoding) -> Self {
+        encoding.name()
+    }
+}
+
+impl FromStr for Encoding {
+    type Err = TokensError;
+
+    fn from_str(name: &str) -> Result<Self, TokensError> {
+        match name {
+            "o200k_base" | "o200k_harmony" => Ok(Self::O200kBase),
+            "cl100k_base" => Ok(Self::Cl100kBase),
+            other => Err(TokensError::UnknownEncoding {
+                given: shortened(other),
+            }),
+        }
+    }
+}
+
+impl TryFrom<String> for Encoding {
+    type Error = TokensError;
+
+    fn try_from(name: String) -> Result<Self, TokensError> {
+        name.parse()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_round_trip_and_unknown_ones_are_told_the_known() {
+        for encoding in [Encoding::O200kBase, Encoding::Cl100kBase] {
+            assert_eq!(encoding.to_string().parse(), Ok(encoding));
+            let json = serde_json::to_string(&encoding).unwrap();
+            assert_eq!(serde_json::from_str::<Encoding>(&json).unwrap(), encoding);
+        }
+        assert_eq!("o200k_harmony".parse(), Ok(Encoding::O200kBase));
+        let error = "llama3".parse::<Encoding>().unwrap_err().to_string();
+        assert!(error.contains("llama3"), "{error}");
+        assert!(
+            error.contains("o200k_base") && error.contains("cl100k_base"),
+            "{error}"
+        );
+        assert!(
+            "x".repeat(100_000)
+                .parse::<Encoding>()
+                .unwrap_err()
+                .to_string()
+                .len()
+                < 300
+        );
+    }
+
+    #[test]
+    fn pieces_are_the_text() {
+        for encoding in [Encoding::O200kBase, Encoding::Cl100kBase] {
+            for text in [
+                "",
+                "a",
+                "Hello, world!\n\n  x",
+                "a \n  ",
+                " \n\n \t",
+                "12345",
+                "日本 語",
+            ] {
+                assert_eq!(
+                    encoding.pieces(text).collect::<String>(),
+                    text,
+                    "{encoding}"
+                );
+            }
+        }
+        assert_eq!(Encoding::O200kBase.token_bytes_max(), 128);
+        assert_eq!(Encoding::Cl100kBase.token_bytes_max(), 128);
+    }
+}

@@ -1,0 +1,200 @@
+//! The prompt: what a request's messages, tools, images and files cost, by rules kept as data.
+
+use std::borrow::Cow;
+
+use crate::{Detail, ImageRule, Tokenizer, Usage, tool};
+
+/// Tokens around one message.
+const PER_MESSAGE: u64 = 3;
+/// A role is one token: `system`, `developer`, `user`, `assistant`, `tool` and `function` all are.
+const PER_ROLE: u64 = 1;
+/// Tokens around the name of a message's author.
+const PER_NAME: u64 = 1;
+/// The reply is begun for the model: `<|start|>assistant<|message|>`.
+const PER_REPLY: u64 = 3;
+/// Audio of unknown length is taken as the thinnest there is, 8 kbit/s MP3 (ISO 13818-3), at the
+/// published token for each 100 ms: one token for each 100 bytes.
+const AUDIO_BYTES_PER_TOKEN: u64 = 100;
+
+/// One thing in a prompt that costs tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part<'a> {
+    /// A message began: its framing and its role. The role is not also given as text.
+    Message,
+    /// The name of a message's author.
+    Name(Cow<'a, str>),
+    /// Text: content, refusals, the names and arguments of tool calls, tool call ids.
+    Text(Cow<'a, str>),
+    /// An image, with width and height in pixels where they are known; see
+    /// [`data_url_size`](crate::data_url_size).
+    Image {
+        /// Width and height in pixels.
+        size: Option<(u32, u32)>,
+        /// How closely the model is to look.
+        detail: Detail,
+    },
+    /// Audio of so many bytes, decoded from base64.
+    Audio {
+        /// Bytes of the sound file.
+        bytes: usize,
+    },
+    /// A file of so many bytes, decoded from base64.
+    File {
+        /// Bytes of the file.
+        bytes: usize,
+    },
+    /// The definition of a tool.
+    Tool {
+        /// Its name.
+        name: Cow<'a, str>,
+        /// Its description, or nothing.
+        description: Cow<'a, str>,
+        /// The JSON of its `parameters`, or nothing.
+        parameters: &'a str,
+    },
+    /// The JSON schema of a `response_format`. No rule is published: it counts as its JSON.
+    Schema(&'a str),
+}
+
+/// How one model counts a prompt.
+///
+/// Published rules: messages and names as in the OpenAI cookbook, "How to count tokens with
+/// tiktoken" (3 for each message, 1 for each name, 3 for the reply); tool definitions as in the
+/// same text; images as [`ImageRule`] says; a token for each 100 ms of audio that a user sends, as
+/// in OpenAI's guide to the costs of realtime speech. For files nothing is published: they count a token a byte.
+/// The tokenizer's factor applies to text, not to framing and images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PromptRules {
+    tokenizer: Tokenizer,
+    image: ImageRule,
+    context_window: Option<u64>,
+}
+
+impl PromptRules {
+    /// The rules of a model with this tokenizer and this way of counting images.
+    #[must_use]
+    pub const fn new(tokenizer: Tokenizer, image: ImageRule) -> Self {
+        Self {
+            tokenizer,
+            image,
+            context_window: None,
+        }
+    }
+
+    /// The same rules, where no prompt counts more than `tokens`: a longer one is refused by the
+    /// provider or cut, and either way not billed.
+    #[must_use]
+    pub const fn with_context_window(self, tokens: u64) -> Self {
+        Self {
+            context_window: Some(tokens),
+            ..self
+        }
+    }
+
+    /// The tokenizer.
+    #[must_use]
+    pub const fn tokenizer(&self) -> Tokenizer {
+        self.tokenizer
+    }
+
+    /// The tokens of a prompt. Text, framing, images, files and tools are in `prompt`, as
+    /// OpenAI's `prompt_tokens` has them; audio is in `audio_prompt`.
+    ///
+    /// It takes time in proportion to [`PromptRules::text_bytes`]: from
+    /// [`OFF_THREAD_BYTES_MIN`](crate::OFF_THREAD_BYTES_MIN) on, count off the async threads.
+    #[must_use]
+    pub fn count(&self, parts: &[Part<'_>]) -> Usage {
+        let mut sum = Sum::default();
+        for part in parts {
+            self.add(&mut sum, part);
+        }
+        let framing = sum.framing.saturating_add(PER_REPLY);
+        let tools = sum.tool_framing + if sum.any_tool { tool::FUNC_END } else { 0 };
+        let text = self.tokenizer.factor().scale(sum.text);
+        let prompt = text.saturating_add(framing).saturating_add_signed(tools);
+        let window = self.context_window.unwrap_or(u64::MAX);
+        let audio_prompt = sum.audio.min(window);
+        Usage {
+            prompt: prompt.min(window - audio_prompt),
+            audio_prompt,
+            ..Usage::default()
+        }
+    }
+
+    /// A number that the total of [`PromptRules::count`] does not exceed, without tokenizing, for
+    /// a request body of so many bytes with so many images.
+    ///
+    /// It holds for the parts of any JSON body in OpenAI's form: a token of text is at least a byte
+    /// of it, and the tokens of framing are fewer than the bytes of the JSON around the text. An
+    /// image that is only linked costs more than its bytes, so images count beside, each at its
+    /// most; the base64 of images may be left out of `body_bytes`.
+    #[must_use]
+    pub fn upper_bound(&self, body_bytes: usize, images: usize) -> u64 {
+        let bytes = body_bytes as u64;
+        let text = self.tokenizer.factor().scale(bytes).max(bytes);
+        let images = self.image.tokens_max().saturating_mul(images as u64);
+        text.saturating_add(images)
+            .saturating_add(PER_REPLY)
+            .min(self.context_window.unwrap_or(u64::MAX))
+    }
+
+    /// The bytes that [`PromptRules::count`] would tokenize.
+    #[must_use]
+    pub fn text_bytes(parts: &[Part<'_>]) -> usize {
+        let bytes = |part: &Part<'_>| match part {
+            Part::Message | Part::Image { .. } | Part::Audio { .. } | Part::File { .. } => 0,
+            Part::Name(text) | Part::Text(text) => text.len(),
+            Part::Tool {
+                name,
+                description,
+                parameters,
+            } => name.len() + description.len() + parameters.len(),
+            Part::Schema(json) => json.len(),
+        };
+        parts.iter().map(bytes).fold(0, usize::saturating_add)
+    }
+
+    fn add(&self, sum: &mut Sum, part: &Part<'_>) {
+        match part {
+            Part::Message => sum.frame(PER_MESSAGE + PER_ROLE),
+            Part::Name(name) => {
+                sum.frame(PER_NAME);
+                sum.text += self.tokenizer.plain_count(name);
+            }
+            Part::Text(text) => sum.text += self.tokenizer.plain_count(text),
+            Part::Image { size, detail } => sum.frame(self.image.tokens(*size, *detail)),
+            Part::Audio { bytes } => {
+                let tokens = (*bytes as u64).div_ceil(AUDIO_BYTES_PER_TOKEN);
+                sum.audio = sum.audio.saturating_add(tokens);
+            }
+            Part::File { bytes } => sum.frame(*bytes as u64),
+            Part::Tool {
+                name,
+                description,
+                parameters,
+            } => {
+                let tool = tool::count(self.tokenizer, name, description, parameters);
+                sum.text += tool.text;
+                sum.tool_framing += tool.framing;
+                sum.any_tool = true;
+            }
+            Part::Schema(json) => sum.text += self.tokenizer.plain_count(json),
+        }
+    }
+}
+
+/// What was added up, before the factor.
+#[derive(Default)]
+struct Sum {
+    text: u64,
+    framing: u64,
+    tool_framing: i64,
+    any_tool: bool,
+    audio: u64,
+}
+
+impl Sum {
+    fn frame(&mut self, tokens: u64) {
+        self.framing = self.framing.saturating_add(tokens);
+    }
+}
