@@ -19,18 +19,20 @@ apt() {
 
 command -v python3 >/dev/null || apt install -y --no-install-recommends python3
 
-# promtool comes in the package of the server, which would start one: it is unpacked, not installed.
+# promtool is a package of its own since Debian 13. Before, it is in the package of the server, which would
+# start one. So it is unpacked, not installed.
 PROMTOOL=$(command -v promtool || true)
 if [ -z "$PROMTOOL" ]; then
-    PROMTOOL=$tools/prometheus/usr/bin/promtool
+    PROMTOOL=$tools/promtool/usr/bin/promtool
     if [ ! -x "$PROMTOOL" ]; then
+        rm -rf "$tools/deb"
         mkdir -p "$tools/deb"
-        (cd "$tools/deb" && rm -f prometheus_*.deb && apt download prometheus && dpkg-deb -x prometheus_*.deb "$tools/prometheus")
+        (cd "$tools/deb" && { apt download promtool || apt download prometheus; } && dpkg-deb -x ./*.deb "$tools/promtool")
         rm -rf "$tools/deb"
     fi
 fi
 
-# Any of the three reads the compose file; none of them needs a running daemon for that.
+# Each of these reads the compose file; none of them needs a running daemon for that.
 compose() {
     if docker compose version >/dev/null 2>&1; then echo "docker compose"
     elif docker-compose version >/dev/null 2>&1; then echo "docker-compose"
