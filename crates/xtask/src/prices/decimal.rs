@@ -9,7 +9,7 @@ pub(crate) const FRACTION_DIGITS_MAX: i32 = 9;
 /// The largest power of ten that is believed, either way.
 const EXPONENT_MAX: i32 = 40;
 /// Digits that only a float's own printing gives a price.
-const FLOAT_DIGITS_MIN: u32 = 16;
+const FLOAT_DIGITS_MIN: u32 = 15;
 /// Digits that a float prints at most.
 const FLOAT_DIGITS_MAX: u32 = 17;
 /// Digits that a price is believed to have at most.
@@ -44,7 +44,7 @@ impl Decimal {
     /// The short number that a binary float was meant to be.
     ///
     /// Tables are written by programs that multiply floats, so 0.2 turns into 0.20000000000000001.
-    /// No published price has 16 digits; one that does, and is as close to a number of 12 digits as
+    /// No published price has 15 digits; one that does, and is as close to a number of 12 digits as
     /// a float can tell, is that number. Anything else is returned as it is.
     pub(crate) fn without_float_noise(self) -> Self {
         let digits = self.mantissa.checked_ilog10().map_or(0, |log| log + 1);
