@@ -31,3 +31,13 @@ pub struct Check {
     /// The first row that breaks it, with what is wrong.
     pub first_broken: Option<String>,
 }
+
+impl crate::Store {
+    /// Proves the books on one snapshot.
+    ///
+    /// # Errors
+    /// [`crate::StoreError::Database`]; books that are off are no error.
+    pub async fn audit(&self) -> Result<Audit, crate::StoreError> {
+        todo!()
+    }
+}

@@ -5,6 +5,17 @@ use std::collections::BTreeSet;
 use billing::{AccountId, Credits, End, KeyId, PriceId, RequestId};
 use jiff::Timestamp;
 use tokens::{Usage, UsageSource};
+use uuid::Uuid;
+
+use crate::{
+    Listed, Page, Store, StoreError,
+    book::parse_end,
+    check,
+    sql::{Sql, sql},
+};
+
+/// The most rows of sums in one answer.
+const SUMS_MAX: i64 = 10_000;
 
 /// One request that was booked. `charged + house_loss = cost`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,4 +155,319 @@ pub struct UsageSum {
     pub charged: Credits,
     /// What the operator bore.
     pub house_loss: Credits,
+}
+
+/// The columns that a usage takes in every table that has one.
+#[derive(Clone, Debug, Default, sqlx::FromRow)]
+pub(crate) struct UsageColumns {
+    prompt: i64,
+    cached_prompt: i64,
+    cache_write_5m: i64,
+    cache_write_1h: i64,
+    audio_prompt: i64,
+    image_prompt: i64,
+    completion: i64,
+    reasoning: i64,
+    audio_completion: i64,
+}
+
+/// Their names, for a SELECT.
+pub(crate) const USAGE_COLUMNS: &str = "prompt, cached_prompt, cache_write_5m, cache_write_1h, \
+     audio_prompt, image_prompt, completion, reasoning, audio_completion";
+
+impl UsageColumns {
+    pub(crate) fn usage(&self) -> Usage {
+        Usage {
+            prompt: check::count(self.prompt),
+            cached_prompt: check::count(self.cached_prompt),
+            cache_write_5m: check::count(self.cache_write_5m),
+            cache_write_1h: check::count(self.cache_write_1h),
+            audio_prompt: check::count(self.audio_prompt),
+            image_prompt: check::count(self.image_prompt),
+            completion: check::count(self.completion),
+            reasoning: check::count(self.reasoning),
+            audio_completion: check::count(self.audio_completion),
+        }
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct ChargeRow {
+    id: Uuid,
+    account_id: Uuid,
+    key_id: Uuid,
+    endpoint: String,
+    model: String,
+    provider: String,
+    price_id: Uuid,
+    stream: bool,
+    ended: String,
+    cost: i64,
+    charged: i64,
+    house_loss: i64,
+    source: String,
+    #[sqlx(flatten)]
+    usage: UsageColumns,
+    raw_usage: Option<String>,
+    first_token_us: Option<i64>,
+    duration_us: i64,
+    late: bool,
+    created_at: i64,
+    settled_at: i64,
+}
+
+#[derive(sqlx::FromRow)]
+struct SumRow {
+    day: Option<String>,
+    model: Option<String>,
+    provider: Option<String>,
+    key_id: Option<Uuid>,
+    account_id: Option<Uuid>,
+    ended: Option<String>,
+    requests: i64,
+    #[sqlx(flatten)]
+    usage: UsageColumns,
+    cost: i64,
+    charged: i64,
+    house_loss: i64,
+}
+
+const SELECT_CHARGE: &str = "SELECT id, account_id, key_id, endpoint, model, provider, price_id, \
+     stream, ended, cost, charged, house_loss, source, prompt, cached_prompt, cache_write_5m, \
+     cache_write_1h, audio_prompt, image_prompt, completion, reasoning, audio_completion, \
+     raw_usage, first_token_us, duration_us, late, created_at, settled_at FROM charges";
+
+impl Store {
+    /// Requests that were booked, newest first.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn charges(
+        &self,
+        filter: &ChargeFilter,
+        page: Page,
+    ) -> Result<Listed<ChargeRecord>, StoreError> {
+        let (condition, bind) = condition(filter);
+        let select = sql(format!(
+            "{SELECT_CHARGE} WHERE {condition} AND id < ? ORDER BY id DESC LIMIT ?"
+        ));
+        let select = bind(select).uuid(page.below()).int(page.fetch_rows());
+        let mut reader = self.read().await?;
+        let rows: Vec<ChargeRow> = reader.link().all(select).await?;
+        let rows = rows
+            .into_iter()
+            .map(ChargeRow::record)
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(page.cut(rows, |row| row.id.uuid()))
+    }
+
+    /// One request of an account; `None` while it runs, or when it was never charged.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn charge(
+        &self,
+        account: AccountId,
+        id: RequestId,
+    ) -> Result<Option<ChargeRecord>, StoreError> {
+        let select = sql(format!("{SELECT_CHARGE} WHERE account_id = ? AND id = ?"));
+        let mut reader = self.read().await?;
+        reader
+            .link()
+            .maybe::<ChargeRow>(select.uuid(account.uuid()).uuid(id.uuid()))
+            .await?
+            .map(ChargeRow::record)
+            .transpose()
+    }
+
+    /// Sums over charges, by the dimensions in `by`; at most 10,000 rows, in the dimensions' order.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] when the answer would be longer.
+    pub async fn usage(
+        &self,
+        filter: &ChargeFilter,
+        by: &Grouping,
+    ) -> Result<Vec<UsageSum>, StoreError> {
+        let (condition, bind) = condition(filter);
+        let dimension = |of: GroupBy| {
+            let column = of.column();
+            let kind = of.sql_type();
+            if by.contains(&of) {
+                column.to_owned()
+            } else {
+                format!("CAST(NULL AS {kind})")
+            }
+        };
+        let [day, model, provider, key, account, ended] = GroupBy::ALL.map(dimension);
+        let sums: Vec<_> = USAGE_COLUMNS
+            .split(", ")
+            .chain(["cost", "charged", "house_loss"])
+            .map(|c| format!("CAST(COALESCE(SUM({c}), 0) AS bigint) AS {c}"))
+            .collect();
+        let groups: Vec<_> = by.iter().map(|by| by.column()).collect();
+        let group = if groups.is_empty() {
+            String::new()
+        } else {
+            format!("GROUP BY {0} ORDER BY {0}", groups.join(", "))
+        };
+        let select = sql(format!(
+            "SELECT {day} AS day, {model} AS model, {provider} AS provider, {key} AS key_id, \
+             {account} AS account_id, {ended} AS ended, COUNT(*) AS requests, {} \
+             FROM (SELECT *, {DAY} AS day FROM charges WHERE {condition}) AS c {group} LIMIT ?",
+            sums.join(", ")
+        ));
+        let mut reader = self.read().await?;
+        let mut link = reader.link();
+        let day_text = match link {
+            crate::link::Link::Sqlite(_) => {
+                "strftime('%Y-%m-%d', created_at / 1000000, 'unixepoch')"
+            }
+            crate::link::Link::Postgres(_) => {
+                "to_char(to_timestamp(created_at / 1000000) AT TIME ZONE 'UTC', 'YYYY-MM-DD')"
+            }
+        };
+        let rows: Vec<SumRow> = link
+            .all(bind(select.with(DAY, day_text)).int(SUMS_MAX + 1))
+            .await?;
+        if i64::try_from(rows.len()).unwrap_or(i64::MAX) > SUMS_MAX {
+            return Err(StoreError::Invalid {
+                field: "group_by",
+                problem: "more than 10000 rows; narrow it with from and to",
+            });
+        }
+        rows.into_iter().map(SumRow::sum).collect()
+    }
+}
+
+/// Stands for the day of a charge, which the databases spell differently.
+const DAY: &str = "{day}";
+
+impl GroupBy {
+    fn column(self) -> &'static str {
+        match self {
+            Self::Day => "day",
+            Self::Model => "model",
+            Self::Provider => "provider",
+            Self::Key => "key_id",
+            Self::Account => "account_id",
+            Self::End => "ended",
+        }
+    }
+
+    fn sql_type(self) -> &'static str {
+        match self {
+            Self::Day | Self::Model | Self::Provider | Self::End => "text",
+            Self::Key | Self::Account => "uuid",
+        }
+    }
+}
+
+/// The WHERE clause of a filter and what binds its arguments. Times are looked up through the
+/// id, whose leading bits are the time of admission.
+fn condition(filter: &ChargeFilter) -> (String, impl FnOnce(Sql) -> Sql) {
+    let mut text = vec!["id >= ?".to_owned(), "id < ?".to_owned()];
+    if filter.account_id.is_some() {
+        text.push("account_id = ?".into());
+    }
+    if filter.key_id.is_some() {
+        text.push("key_id = ?".into());
+    }
+    if filter.model.is_some() {
+        text.push("model = ?".into());
+    }
+    if filter.end.is_some() {
+        text.push("ended = ?".into());
+    }
+    let filter = filter.clone();
+    let bind = move |mut sql: Sql| {
+        sql = sql.uuid(filter.from.map_or(Uuid::nil(), first_id));
+        sql = sql.uuid(filter.to.map_or(Uuid::max(), first_id));
+        if let Some(account) = filter.account_id {
+            sql = sql.uuid(account.uuid());
+        }
+        if let Some(key) = filter.key_id {
+            sql = sql.uuid(key.uuid());
+        }
+        if let Some(model) = &filter.model {
+            sql = sql.text(model);
+        }
+        if let Some(end) = filter.end {
+            sql = sql.text(end.as_str());
+        }
+        sql
+    };
+    (text.join(" AND "), bind)
+}
+
+/// The smallest id of its millisecond, and of the next one where the time is inside it.
+fn first_id(at: Timestamp) -> Uuid {
+    let ms = at.as_microsecond().max(0).unsigned_abs().div_ceil(1000);
+    Uuid::from_u128(u128::from(ms.min((1 << 48) - 1)) << 80)
+}
+
+/// When a request was admitted, in microseconds since the epoch: its id says so.
+pub(crate) fn admitted_us(id: RequestId) -> i64 {
+    let ms = u64::try_from(id.uuid().as_u128() >> 80).unwrap_or(0);
+    check::pinned(ms.saturating_mul(1000))
+}
+
+impl ChargeRow {
+    fn record(self) -> Result<ChargeRecord, StoreError> {
+        Ok(ChargeRecord {
+            id: RequestId::from_uuid(self.id),
+            account_id: AccountId::from_uuid(self.account_id),
+            key_id: KeyId::from_uuid(self.key_id),
+            endpoint: self.endpoint,
+            model: self.model,
+            provider: self.provider,
+            price_id: PriceId::from_uuid(self.price_id),
+            stream: self.stream,
+            end: parse_end(&self.ended)?,
+            cost: Credits::from_nanos(self.cost),
+            charged: Credits::from_nanos(self.charged),
+            house_loss: Credits::from_nanos(self.house_loss),
+            source: parse_source(&self.source)?,
+            usage: self.usage.usage(),
+            raw_usage: self.raw_usage,
+            first_token_us: self.first_token_us.map(check::count),
+            duration_us: check::count(self.duration_us),
+            late: self.late,
+            created_at: check::timestamp(self.created_at)?,
+            settled_at: check::timestamp(self.settled_at)?,
+        })
+    }
+}
+
+impl SumRow {
+    fn sum(self) -> Result<UsageSum, StoreError> {
+        Ok(UsageSum {
+            day: self.day,
+            model: self.model,
+            provider: self.provider,
+            key_id: self.key_id.map(KeyId::from_uuid),
+            account_id: self.account_id.map(AccountId::from_uuid),
+            end: self.ended.as_deref().map(parse_end).transpose()?,
+            requests: check::count(self.requests),
+            usage: self.usage.usage(),
+            cost: Credits::from_nanos(self.cost),
+            charged: Credits::from_nanos(self.charged),
+            house_loss: Credits::from_nanos(self.house_loss),
+        })
+    }
+}
+
+/// The name of a source in the database.
+pub(crate) const fn source_name(source: UsageSource) -> &'static str {
+    match source {
+        UsageSource::Reported => "reported",
+        UsageSource::Counted => "counted",
+    }
+}
+
+fn parse_source(text: &str) -> Result<UsageSource, StoreError> {
+    [UsageSource::Reported, UsageSource::Counted]
+        .into_iter()
+        .find(|source| source_name(*source) == text)
+        .ok_or_else(|| StoreError::Corrupt(format!("a source {text}")))
 }

@@ -1,29 +1,40 @@
 //! The store: one of two databases behind the same verbs.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use billing::{AccountId, KeyId, PriceId, RequestId};
+use billing::PriceId;
+use tokio::sync::Notify;
 
 use crate::{
-    Account, AccountPatch, ApiKeySecret, Audit, ChargeFilter, ChargeRecord, CreatedKey, Credited,
-    Entry, Grouping, IdempotencyKey, Key, KeyFilter, KeyPatch, Listed, NewAccount, NewCredits,
-    NewKey, OpenOptions, Page, StoreError, StoreUrl, UsageSum,
+    OpenOptions, StoreError, StoreUrl,
+    link::{BEGIN_POSTGRES, BEGIN_SQLITE, Reader, Tx},
+    options::Target,
+    postgres::PostgresBackend,
+    secret::Pepper,
+    sql::{Rows, sql},
+    sqlite::SqliteBackend,
 };
 
 /// A database. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Store {}
+pub struct Store(Arc<Inner>);
 
-/// Knows an admin key when it sees one.
+#[derive(Debug)]
+struct Inner {
+    backend: Backend,
+    /// Absent where the database was opened for reading.
+    pepper: Option<Pepper>,
+    /// Wakes this process's own watcher.
+    changed: Notify,
+}
+
+/// Which database it is.
 #[derive(Clone, Debug)]
-pub struct AdminKey {}
-
-impl AdminKey {
-    /// True for the admin key; compared in constant time.
-    #[must_use]
-    pub fn matches(&self, _secret: &str) -> bool {
-        todo!()
-    }
+pub(crate) enum Backend {
+    /// The embedded default.
+    Sqlite(SqliteBackend),
+    /// For several replicas.
+    Postgres(PostgresBackend),
 }
 
 impl Store {
@@ -32,202 +43,65 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::InUse`], [`StoreError::Migrate`], [`StoreError::Database`].
-    pub async fn open(_url: &StoreUrl, _options: OpenOptions) -> Result<Self, StoreError> {
-        todo!()
+    pub async fn open(url: &StoreUrl, options: OpenOptions) -> Result<Self, StoreError> {
+        let backend = match &url.0 {
+            Target::Sqlite(path) => Backend::Sqlite(SqliteBackend::open(path, options).await?),
+            Target::Postgres(url) => Backend::Postgres(PostgresBackend::open(url, options).await?),
+        };
+        let mut store = Inner {
+            backend,
+            pepper: None,
+            changed: Notify::new(),
+        };
+        store.pepper = Some(crate::instance::pepper(&store.backend).await?);
+        Ok(Self(Arc::new(store)))
     }
 
     /// Opens an existing database for reading only, beside a running gateway: for the audit.
     ///
     /// # Errors
     /// [`StoreError::Empty`], [`StoreError::Database`].
-    pub async fn open_read_only(
-        _url: &StoreUrl,
-        _options: OpenOptions,
-    ) -> Result<Self, StoreError> {
-        todo!()
+    pub async fn open_read_only(url: &StoreUrl, options: OpenOptions) -> Result<Self, StoreError> {
+        let backend = match &url.0 {
+            Target::Sqlite(path) => {
+                Backend::Sqlite(SqliteBackend::open_read_only(path, options).await?)
+            }
+            Target::Postgres(url) => {
+                Backend::Postgres(PostgresBackend::connect(url, options).await?)
+            }
+        };
+        let looked = async {
+            let mut reader = backend.reader().await?;
+            let look = sql("SELECT 1 FROM instance WHERE id = 1");
+            reader.link().maybe::<(i32,)>(look).await
+        };
+        match looked.await {
+            Ok(Some(_)) => {}
+            Ok(None) | Err(StoreError::Database(sqlx::Error::Database(_))) => {
+                return Err(StoreError::Empty);
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(Self(Arc::new(Inner {
+            backend,
+            pepper: None,
+            changed: Notify::new(),
+        })))
     }
 
     /// Asks the database for an answer.
     ///
     /// # Errors
     /// [`StoreError::TimedOut`], [`StoreError::Database`].
-    pub async fn ping(&self, _deadline: Duration) -> Result<(), StoreError> {
-        todo!()
-    }
-
-    /// The key of the admin API: `given` where the operator set one, else the one made by the
-    /// first start. The secret is there only on the call that made it.
-    ///
-    /// # Errors
-    /// [`StoreError::Invalid`] for a given key of less than 16 characters.
-    pub async fn ensure_admin_key(
-        &self,
-        _given: Option<&str>,
-    ) -> Result<(AdminKey, Option<ApiKeySecret>), StoreError> {
-        todo!()
-    }
-
-    /// Makes the demo key of a first run; `None` when this database had one before.
-    ///
-    /// # Errors
-    /// As [`Store::create_key`].
-    pub async fn create_demo_key(&self, _key: NewKey) -> Result<Option<CreatedKey>, StoreError> {
-        todo!()
-    }
-
-    /// Makes an account.
-    ///
-    /// # Errors
-    /// [`StoreError::Invalid`].
-    pub async fn create_account(&self, _account: NewAccount) -> Result<Account, StoreError> {
-        todo!()
-    }
-
-    /// All accounts, newest first.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`].
-    pub async fn accounts(&self, _page: Page) -> Result<Listed<Account>, StoreError> {
-        todo!()
-    }
-
-    /// One account.
-    ///
-    /// # Errors
-    /// [`StoreError::UnknownAccount`].
-    pub async fn account(&self, _id: AccountId) -> Result<Account, StoreError> {
-        todo!()
-    }
-
-    /// Changes an account.
-    ///
-    /// # Errors
-    /// [`StoreError::UnknownAccount`], [`StoreError::Invalid`], [`StoreError::OverdraftInUse`].
-    pub async fn update_account(
-        &self,
-        _id: AccountId,
-        _patch: AccountPatch,
-    ) -> Result<Account, StoreError> {
-        todo!()
-    }
-
-    /// Adds credits to an account, or takes them away by a negative adjustment or refund, once
-    /// for each idempotency key.
-    ///
-    /// # Errors
-    /// [`StoreError::UnknownAccount`], [`StoreError::Invalid`], [`StoreError::BelowZero`],
-    /// [`StoreError::IdempotencyConflict`].
-    pub async fn add_credits(
-        &self,
-        _account: AccountId,
-        _credits: NewCredits,
-        _once: Option<&IdempotencyKey>,
-    ) -> Result<Credited, StoreError> {
-        todo!()
-    }
-
-    /// Makes a key, and an account with it where none is named, in one transaction.
-    ///
-    /// # Errors
-    /// [`StoreError::UnknownAccount`], [`StoreError::Invalid`].
-    pub async fn create_key(&self, _key: NewKey) -> Result<CreatedKey, StoreError> {
-        todo!()
-    }
-
-    /// Keys, newest first.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`].
-    pub async fn keys(&self, _filter: KeyFilter, _page: Page) -> Result<Listed<Key>, StoreError> {
-        todo!()
-    }
-
-    /// One key, revoked or not.
-    ///
-    /// # Errors
-    /// [`StoreError::UnknownKey`].
-    pub async fn key(&self, _id: KeyId) -> Result<Key, StoreError> {
-        todo!()
-    }
-
-    /// Changes a key; every replica knows within a second.
-    ///
-    /// # Errors
-    /// [`StoreError::UnknownKey`], [`StoreError::Invalid`].
-    pub async fn update_key(&self, _id: KeyId, _patch: KeyPatch) -> Result<Key, StoreError> {
-        todo!()
-    }
-
-    /// Revokes a key for good; every replica refuses it within a second. Revoking twice is fine.
-    ///
-    /// # Errors
-    /// [`StoreError::UnknownKey`].
-    pub async fn revoke_key(&self, _id: KeyId) -> Result<Key, StoreError> {
-        todo!()
-    }
-
-    /// Gives a key a new secret; the old one is refused within a second.
-    ///
-    /// # Errors
-    /// [`StoreError::UnknownKey`]; [`StoreError::Invalid`] for a revoked key.
-    pub async fn rotate_key(&self, _id: KeyId) -> Result<(Key, ApiKeySecret), StoreError> {
-        todo!()
-    }
-
-    /// The ledger of an account, newest first: entries and charges together.
-    ///
-    /// # Errors
-    /// [`StoreError::UnknownAccount`].
-    pub async fn entries(
-        &self,
-        _account: AccountId,
-        _page: Page,
-    ) -> Result<Listed<Entry>, StoreError> {
-        todo!()
-    }
-
-    /// Requests that were booked, newest first.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`].
-    pub async fn charges(
-        &self,
-        _filter: &ChargeFilter,
-        _page: Page,
-    ) -> Result<Listed<ChargeRecord>, StoreError> {
-        todo!()
-    }
-
-    /// One request of an account; `None` while it runs, or when it was never charged.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`].
-    pub async fn charge(
-        &self,
-        _account: AccountId,
-        _id: RequestId,
-    ) -> Result<Option<ChargeRecord>, StoreError> {
-        todo!()
-    }
-
-    /// Sums over charges, by the dimensions in `by`; at most 10,000 rows.
-    ///
-    /// # Errors
-    /// [`StoreError::Invalid`] when the answer would be longer.
-    pub async fn usage(
-        &self,
-        _filter: &ChargeFilter,
-        _by: &Grouping,
-    ) -> Result<Vec<UsageSum>, StoreError> {
-        todo!()
-    }
-
-    /// Proves the books on one snapshot.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`]; books that are off are no error.
-    pub async fn audit(&self) -> Result<Audit, StoreError> {
-        todo!()
+    pub async fn ping(&self, deadline: Duration) -> Result<(), StoreError> {
+        let asked = async {
+            let mut reader = self.read().await?;
+            reader.link().one::<(i32,)>(sql("SELECT 1")).await
+        };
+        tokio::time::timeout(deadline, asked)
+            .await
+            .map_err(|_| StoreError::TimedOut)?
+            .map(|_| ())
     }
 
     /// Keeps price versions, so that every charge can be computed again. Those already kept stay.
@@ -237,8 +111,69 @@ impl Store {
     /// [`StoreError::Database`].
     pub async fn record_prices(
         &self,
-        _prices: &[(PriceId, &str, &str, &str)],
+        prices: &[(PriceId, &str, &str, &str)],
     ) -> Result<(), StoreError> {
-        todo!()
+        let rows = Rows::new()
+            .uuid("id", prices.iter().map(|p| p.0.uuid()))
+            .text("provider", prices.iter().map(|p| p.1))
+            .text("model", prices.iter().map(|p| p.2))
+            .text("price", prices.iter().map(|p| p.3));
+        let insert = sql(
+            "INSERT INTO prices (id, provider, model, price, created_at) \
+             SELECT id, provider, model, price, {now} FROM {rows} WHERE true \
+             ON CONFLICT (id) DO NOTHING",
+        )
+        .rows(rows);
+        let mut tx = self.begin().await?;
+        tx.link().run(insert).await?;
+        tx.commit().await
+    }
+
+    pub(crate) fn backend(&self) -> &Backend {
+        &self.0.backend
+    }
+
+    pub(crate) fn pepper(&self) -> Result<&Pepper, StoreError> {
+        self.0.pepper.as_ref().ok_or(StoreError::Empty)
+    }
+
+    /// Wakes when this process wrote something that others must hear of.
+    pub(crate) fn changed(&self) -> &Notify {
+        &self.0.changed
+    }
+
+    pub(crate) async fn read(&self) -> Result<Reader, StoreError> {
+        self.backend().reader().await
+    }
+
+    pub(crate) async fn begin(&self) -> Result<Tx<'static>, StoreError> {
+        self.backend().begin().await
+    }
+}
+
+impl Backend {
+    pub(crate) async fn reader(&self) -> Result<Reader, StoreError> {
+        Ok(match self {
+            Self::Sqlite(backend) => Reader::Sqlite(backend.readers.acquire().await?),
+            Self::Postgres(backend) => Reader::Postgres(backend.pool.acquire().await?),
+        })
+    }
+
+    pub(crate) async fn begin(&self) -> Result<Tx<'static>, StoreError> {
+        Ok(match self {
+            Self::Sqlite(backend) => Tx::Sqlite(backend.writer.begin_with(BEGIN_SQLITE).await?),
+            Self::Postgres(backend) => Tx::Postgres(backend.pool.begin_with(BEGIN_POSTGRES).await?),
+        })
+    }
+
+    /// A transaction that sees one moment of the whole database.
+    pub(crate) async fn snapshot(&self) -> Result<Tx<'static>, StoreError> {
+        Ok(match self {
+            Self::Sqlite(backend) => Tx::Sqlite(backend.readers.begin_with("BEGIN").await?),
+            Self::Postgres(backend) => {
+                let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+                Tx::Postgres(backend.pool.begin_with(begin).await?)
+            }
+        })
     }
 }

@@ -1,0 +1,284 @@
+//! One batch of the journal: everything that a replica has to tell the database, in one transaction.
+
+use std::collections::BTreeMap;
+
+use billing::{
+    BudgetId, Checkpoint, Credits, ReplicaId, RequestId, Settlement,
+    rules::{Ask, Booked, Granted, Moment},
+};
+
+use crate::{
+    StoreError,
+    book::{self, EntryNotes, Loaded, Scope},
+    booking::{self, LATE_SETTLEMENT, NewCharge, USAGE_ABOVE_HOLD},
+    changes::{self, Change},
+    credit::new_entry_id,
+    link::Link,
+    sql::{Rows, sql},
+};
+
+/// What goes into one transaction.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    /// Its number, rising; the replica's row keeps the last one committed.
+    pub(crate) seq: i64,
+    pub(crate) settlements: Vec<Item>,
+    /// Credit given back, already gone from memory.
+    pub(crate) returns: Vec<(BudgetId, Credits)>,
+    /// Credit asked for. `recall` tells the other replicas when there is none.
+    pub(crate) asks: Vec<Asked>,
+    pub(crate) checkpoints: Vec<Checkpoint>,
+    /// What of each lease is held, where that changed.
+    pub(crate) held: Vec<(BudgetId, Credits)>,
+}
+
+/// A settlement; with a problem it is put aside instead of booked.
+#[derive(Debug)]
+pub(crate) struct Item {
+    pub(crate) settlement: Settlement,
+    pub(crate) problem: Option<String>,
+}
+
+/// A question for credit.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked {
+    pub(crate) budget: BudgetId,
+    pub(crate) ask: Ask,
+    pub(crate) recall: bool,
+}
+
+/// What a batch did, in the order of its questions.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    pub(crate) now: Moment,
+    pub(crate) granted: Vec<Granted>,
+    /// What the operator bears, by cause.
+    pub(crate) losses: BTreeMap<&'static str, Credits>,
+    /// How many settlements were put aside.
+    pub(crate) dead: u64,
+}
+
+/// How far a batch got before its commit.
+#[derive(Debug)]
+pub(crate) enum Applied {
+    /// Ready to be committed.
+    Ready(Outcome),
+    /// It was committed by an attempt before this one.
+    Before,
+    /// The replica was reaped; `committed` says whether this batch was before that.
+    Reaped {
+        /// Whether this batch counts.
+        committed: bool,
+    },
+}
+
+impl Batch {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.settlements.is_empty()
+            && self.returns.is_empty()
+            && self.asks.is_empty()
+            && self.checkpoints.is_empty()
+            && self.held.is_empty()
+    }
+
+    fn scope(&self, replica: ReplicaId) -> Scope {
+        let mut scope = Scope {
+            replica: Some(replica),
+            ..Scope::default()
+        };
+        for item in &self.settlements {
+            let facts = &item.settlement.facts;
+            scope.budgets.insert(BudgetId::Account(facts.account_id));
+            scope.budgets.insert(BudgetId::Key(facts.key_id));
+            scope.requests.insert((facts.account_id, facts.request_id));
+        }
+        scope.budgets.extend(self.returns.iter().map(|(id, _)| *id));
+        scope.budgets.extend(self.asks.iter().map(|asked| asked.budget));
+        scope
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct ReplicaRecord {
+    state: String,
+    last_batch: i64,
+}
+
+/// Applies a batch within a transaction of the caller's, who commits it.
+///
+/// The first statement takes the replica's own row: a replica that was reaped does nothing, and
+/// a batch whose commit was in doubt is not applied again.
+pub(crate) async fn apply(
+    link: &mut Link<'_>,
+    replica: ReplicaId,
+    batch: &Batch,
+) -> Result<Applied, StoreError> {
+    let fence = sql("UPDATE replicas SET heartbeat_at = {now}, last_batch = ? \
+         WHERE id = ? AND state = 'alive' AND last_batch < ? \
+         RETURNING (SELECT COUNT(*) FROM replicas r WHERE r.state = 'alive')");
+    let fence = fence.int(batch.seq).uuid(replica.uuid()).int(batch.seq);
+    let Some((live,)) = link.maybe::<(i64,)>(fence).await? else {
+        return why_fenced(link, replica, batch.seq).await;
+    };
+    let scope = batch.scope(replica);
+    if scope.budgets.is_empty() {
+        write_marks(link, replica, batch, &[]).await?;
+        return Ok(Applied::Ready(Outcome {
+            now: book::now(link).await?,
+            ..Outcome::default()
+        }));
+    }
+    let mut loaded = book::load(link, &scope).await?;
+    let live = u32::try_from(live).unwrap_or(u32::MAX);
+    let outcome = book_all(link, replica, batch, &mut loaded, live).await?;
+    Ok(Applied::Ready(outcome))
+}
+
+async fn why_fenced(
+    link: &mut Link<'_>,
+    replica: ReplicaId,
+    seq: i64,
+) -> Result<Applied, StoreError> {
+    let select = sql("SELECT state, last_batch FROM replicas WHERE id = ?");
+    let row: Option<ReplicaRecord> = link.maybe(select.uuid(replica.uuid())).await?;
+    Ok(match row {
+        Some(row) if row.state == "alive" => Applied::Before,
+        Some(row) => Applied::Reaped {
+            committed: row.last_batch >= seq,
+        },
+        None => Applied::Reaped { committed: false },
+    })
+}
+
+/// Runs the rules over the loaded rows and writes everything that follows from them.
+async fn book_all(
+    link: &mut Link<'_>,
+    replica: ReplicaId,
+    batch: &Batch,
+    loaded: &mut Loaded,
+    live: u32,
+) -> Result<Outcome, StoreError> {
+    let now = loaded.book.now();
+    let mut outcome = Outcome {
+        now,
+        ..Outcome::default()
+    };
+    for (budget, amount) in &batch.returns {
+        // A budget that is gone has nothing to give back to.
+        if loaded.book.budget(*budget).is_ok() {
+            loaded.book.give_back(*budget, replica, *amount)?;
+        }
+    }
+    let mut charges: Vec<NewCharge<'_>> = Vec::new();
+    let mut late_losses = Vec::new();
+    let mut dead = Vec::new();
+    for item in &batch.settlements {
+        let settlement = &item.settlement;
+        let due = booking::due(settlement);
+        if let Some(problem) = &item.problem {
+            dead.push((settlement, problem.clone()));
+            continue;
+        }
+        match loaded.book.settle(&due, due.lease != replica) {
+            Ok(Booked::Charge {
+                charged,
+                house_loss,
+                late,
+            }) => {
+                let cause = if late { LATE_SETTLEMENT } else { USAGE_ABOVE_HOLD };
+                outcome.lose(cause, house_loss);
+                charges.push(NewCharge {
+                    late,
+                    ..NewCharge::of(settlement, charged, house_loss)
+                });
+            }
+            Ok(Booked::LateLoss(amount)) => {
+                outcome.lose(LATE_SETTLEMENT, amount);
+                late_losses.push((due.account, due.request, amount));
+            }
+            Ok(Booked::Replayed | Booked::LateRefund(_)) => {}
+            Err(refused) => dead.push((settlement, refused.to_string())),
+        }
+    }
+    outcome.dead = u64::try_from(dead.len()).unwrap_or(u64::MAX);
+    let mut recalls = Vec::new();
+    for asked in &batch.asks {
+        let granted = acquire(loaded, replica, asked, live)?;
+        if matches!(granted, Granted::Short { leased_elsewhere, .. } if leased_elsewhere.is_positive())
+            && asked.recall
+        {
+            recalls.push(asked.budget);
+        }
+        outcome.granted.push(granted);
+    }
+    loaded.save(link, &EntryNotes::default()).await?;
+    booking::insert_charges(link, &charges, now.0).await?;
+    booking::insert_late_losses(link, &late_losses, now.0).await?;
+    booking::insert_dead(link, &dead, now.0).await?;
+    let settled: Vec<(ReplicaId, RequestId)> = batch
+        .settlements
+        .iter()
+        .filter(|item| item.settlement.checkpointed)
+        .map(|item| (item.settlement.lease, item.settlement.facts.request_id))
+        .collect();
+    write_marks(link, replica, batch, &settled).await?;
+    for budget in recalls {
+        changes::announce(link, Change::Recall(budget), Some(replica)).await?;
+    }
+    Ok(outcome)
+}
+
+fn acquire(
+    loaded: &mut Loaded,
+    replica: ReplicaId,
+    asked: &Asked,
+    live: u32,
+) -> Result<Granted, StoreError> {
+    if loaded.book.budget(asked.budget).is_err() {
+        return Ok(Granted::Short {
+            available: Credits::ZERO,
+            leased_elsewhere: Credits::ZERO,
+        });
+    }
+    let granted = loaded
+        .book
+        .acquire(asked.budget, replica, asked.ask, live, &mut new_entry_id)?;
+    Ok(granted)
+}
+
+/// Checkpoints and held amounts: they decide nothing.
+async fn write_marks(
+    link: &mut Link<'_>,
+    replica: ReplicaId,
+    batch: &Batch,
+    settled: &[(ReplicaId, RequestId)],
+) -> Result<(), StoreError> {
+    // Of several checkpoints of one request the last one counts.
+    let newest: BTreeMap<RequestId, &Checkpoint> = batch
+        .checkpoints
+        .iter()
+        .map(|checkpoint| (checkpoint.facts.request_id, checkpoint))
+        .collect();
+    let newest: Vec<&Checkpoint> = newest.into_values().collect();
+    booking::upsert_checkpoints(link, replica, &newest).await?;
+    booking::delete_checkpoints(link, settled.iter().copied()).await?;
+    if batch.held.is_empty() {
+        return Ok(());
+    }
+    let rows = Rows::new()
+        .uuid("budget_id", batch.held.iter().map(|h| h.0.uuid()))
+        .int("held", batch.held.iter().map(|h| h.1.at_least_zero().nanos()));
+    let update = sql("UPDATE leases SET held = s.held, updated_at = {now} FROM {rows} \
+         WHERE leases.budget_id = s.budget_id AND leases.replica_id = ?");
+    link.run(update.rows(rows).uuid(replica.uuid())).await?;
+    Ok(())
+}
+
+impl Outcome {
+    fn lose(&mut self, cause: &'static str, amount: Credits) {
+        if amount.is_positive() {
+            let sum = self.losses.entry(cause).or_default();
+            *sum = sum.saturating_add(amount);
+        }
+    }
+}

@@ -1,0 +1,420 @@
+//! Loads the rows that a transaction touches into a [`Book`] and writes back what its rules changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use billing::{
+    AccountId, BudgetId, Credits, End, EntryId, KeyId, ReplicaId, RequestId,
+    rules::{Book, BookedCharge, BudgetRow, EntryKind, EntryRow, GrantRow, LeaseRow, Moment},
+};
+use uuid::Uuid;
+
+use crate::{
+    StoreError,
+    link::Link,
+    sql::{Rows, sql},
+};
+
+/// What a transaction is going to touch.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Scope {
+    /// Budgets that are read or changed. The accounts of keys need not be named.
+    pub(crate) budgets: BTreeSet<BudgetId>,
+    /// Requests that may be settled.
+    pub(crate) requests: BTreeSet<(AccountId, RequestId)>,
+    /// Whose leases.
+    pub(crate) replica: Option<ReplicaId>,
+}
+
+/// A book, and what it looked like when it was loaded.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) book: Book,
+    budgets: BTreeMap<BudgetId, BudgetRow>,
+    leases: BTreeMap<BudgetId, LeaseRow>,
+    grants: BTreeMap<(AccountId, EntryId), GrantRow>,
+}
+
+/// What an operator's call adds to the entry that it makes.
+#[derive(Debug, Default)]
+pub(crate) struct EntryNotes<'a> {
+    pub(crate) note: Option<&'a str>,
+    pub(crate) idempotency_key: Option<&'a str>,
+    pub(crate) request_hash: Option<Vec<u8>>,
+}
+
+#[derive(sqlx::FromRow)]
+struct BudgetRecord {
+    id: Uuid,
+    account_id: Uuid,
+    kind: String,
+    available: i64,
+    floor: i64,
+    leased: i64,
+    spent: i64,
+    debt: i64,
+}
+
+#[derive(sqlx::FromRow)]
+struct LeaseRecord {
+    budget_id: Uuid,
+    kind: String,
+    replica_id: Uuid,
+    amount: i64,
+}
+
+#[derive(sqlx::FromRow)]
+struct GrantRecord {
+    account_id: Uuid,
+    id: Uuid,
+    kind: String,
+    amount: i64,
+    remaining: i64,
+    expires_at: Option<i64>,
+}
+
+#[derive(sqlx::FromRow)]
+struct BookedRecord {
+    id: Uuid,
+    cost: i64,
+    charged: i64,
+    ended: String,
+    corrected: bool,
+}
+
+/// Locks and loads everything in `scope`.
+///
+/// The one lock order of the program: accounts' budget rows by id, and everything else of an
+/// account only under that lock. The rows are read by later statements than the one that waited
+/// for the locks, because a statement sees other tables as they were before it waited.
+pub(crate) async fn load(link: &mut Link<'_>, scope: &Scope) -> Result<Loaded, StoreError> {
+    let ids = || Rows::ids(scope.budgets.iter().map(|id| id.uuid()));
+    let accounts: BTreeSet<Uuid> = scope
+        .budgets
+        .iter()
+        .filter_map(|id| match id {
+            BudgetId::Account(account) => Some(account.uuid()),
+            BudgetId::Key(_) => None,
+        })
+        .collect();
+    let now = lock(link, ids()).await?;
+    let budgets: Vec<BudgetRecord> = link
+        .all(
+            sql(
+                "SELECT b.id, b.account_id, b.kind, b.available, b.floor, b.leased, b.spent, \
+                 b.debt FROM {rows} JOIN budgets b ON b.id = s.id",
+            )
+            .rows(ids()),
+        )
+        .await?;
+    let leases: Vec<LeaseRecord> = match scope.replica {
+        None => Vec::new(),
+        Some(replica) => {
+            let leases = sql(
+                "SELECT l.budget_id, b.kind, l.replica_id, l.amount FROM {rows} \
+                 JOIN leases l ON l.budget_id = s.id JOIN budgets b ON b.id = s.id \
+                 WHERE l.replica_id = ?",
+            );
+            link.all(leases.rows(ids()).uuid(replica.uuid())).await?
+        }
+    };
+    let grants: Vec<GrantRecord> = if accounts.is_empty() {
+        Vec::new()
+    } else {
+        let grants = sql(
+            "SELECT g.account_id, g.id, g.kind, g.amount, g.remaining, g.expires_at \
+             FROM {rows} JOIN grants g ON g.account_id = s.id WHERE g.remaining > 0",
+        );
+        link.all(grants.rows(Rows::ids(accounts))).await?
+    };
+    let booked = booked(link, scope).await?;
+    let budgets = budgets
+        .into_iter()
+        .map(|r| r.row())
+        .collect::<Result<Vec<_>, _>>()?;
+    let leases = leases
+        .into_iter()
+        .map(|r| r.row())
+        .collect::<Result<Vec<_>, _>>()?;
+    let grants = grants
+        .into_iter()
+        .map(|r| r.row())
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(Loaded {
+        budgets: budgets.iter().map(|row| (row.id, row.clone())).collect(),
+        leases: leases.iter().map(|row| (row.budget, *row)).collect(),
+        grants: grants
+            .iter()
+            .map(|(account, row)| ((*account, row.id), *row))
+            .collect(),
+        book: Book::new(now, budgets, leases, grants, booked),
+    })
+}
+
+/// Locks the accounts of these budgets, and tells the time after the wait.
+async fn lock(link: &mut Link<'_>, ids: Rows) -> Result<Moment, StoreError> {
+    let lock = sql("SELECT id FROM budgets WHERE id IN \
+         (SELECT b.account_id FROM {rows} JOIN budgets b ON b.id = s.id) ORDER BY id {lock}");
+    match link {
+        // Its transactions hold the one write lock from the start.
+        Link::Sqlite(_) => {}
+        Link::Postgres(_) => {
+            link.all::<(Uuid,)>(lock.rows(ids)).await?;
+        }
+    }
+    now(link).await
+}
+
+/// The database's clock.
+pub(crate) async fn now(link: &mut Link<'_>) -> Result<Moment, StoreError> {
+    let (now,) = link.one::<(i64,)>(sql("SELECT {now}")).await?;
+    Ok(Moment(now))
+}
+
+async fn booked(
+    link: &mut Link<'_>,
+    scope: &Scope,
+) -> Result<Vec<(RequestId, BookedCharge)>, StoreError> {
+    if scope.requests.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = Rows::new()
+        .uuid("account_id", scope.requests.iter().map(|r| r.0.uuid()))
+        .uuid("id", scope.requests.iter().map(|r| r.1.uuid()));
+    let records: Vec<BookedRecord> = link
+        .all(
+            sql("SELECT c.id, c.cost, c.charged, c.ended, \
+                 (EXISTS (SELECT 1 FROM house_losses h \
+                          WHERE h.account_id = s.account_id AND h.id = s.id) \
+                  OR EXISTS (SELECT 1 FROM entries e \
+                             WHERE e.account_id = s.account_id AND e.id = s.id)) AS corrected \
+                 FROM {rows} JOIN charges c ON c.account_id = s.account_id AND c.id = s.id")
+            .rows(rows),
+        )
+        .await?;
+    records
+        .into_iter()
+        .map(|record| {
+            Ok((
+                RequestId::from_uuid(record.id),
+                BookedCharge {
+                    cost: Credits::from_nanos(record.cost),
+                    charged: Credits::from_nanos(record.charged),
+                    end: parse_end(&record.ended)?,
+                    corrected: record.corrected,
+                },
+            ))
+        })
+        .collect()
+}
+
+impl Loaded {
+    /// Writes what the rules changed.
+    pub(crate) async fn save(
+        &self,
+        link: &mut Link<'_>,
+        notes: &EntryNotes<'_>,
+    ) -> Result<(), StoreError> {
+        self.save_budgets(link).await?;
+        self.save_leases(link).await?;
+        self.save_grants(link).await?;
+        save_entries(link, self.book.entries(), notes).await
+    }
+
+    async fn save_budgets(&self, link: &mut Link<'_>) -> Result<(), StoreError> {
+        let (new, changed): (Vec<_>, Vec<_>) = self
+            .book
+            .budgets()
+            .filter(|row| self.budgets.get(&row.id) != Some(row))
+            .partition(|row| !self.budgets.contains_key(&row.id));
+        let rows = |of: &[&BudgetRow]| {
+            Rows::new()
+                .uuid("id", of.iter().map(|b| b.id.uuid()))
+                .uuid("account_id", of.iter().map(|b| b.account.uuid()))
+                .text("kind", of.iter().map(|b| kind(b.id)))
+                .int("available", of.iter().map(|b| b.available.nanos()))
+                .int("floor", of.iter().map(|b| b.floor.nanos()))
+                .int("leased", of.iter().map(|b| b.leased.nanos()))
+                .int("spent", of.iter().map(|b| b.spent.nanos()))
+                .int("debt", of.iter().map(|b| b.debt.nanos()))
+        };
+        if !new.is_empty() {
+            insert(link, "budgets", rows(&new)).await?;
+        }
+        if !changed.is_empty() {
+            let update = sql(
+                "UPDATE budgets SET available = s.available, floor = s.floor, \
+                 leased = s.leased, spent = s.spent, debt = s.debt \
+                 FROM {rows} WHERE budgets.id = s.id",
+            );
+            link.run(update.rows(rows(&changed))).await?;
+        }
+        Ok(())
+    }
+
+    async fn save_leases(&self, link: &mut Link<'_>) -> Result<(), StoreError> {
+        let changed: Vec<_> = self
+            .book
+            .leases()
+            .filter(|row| self.leases.get(&row.budget) != Some(row))
+            .collect();
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let rows = Rows::new()
+            .uuid("budget_id", changed.iter().map(|l| l.budget.uuid()))
+            .uuid("replica_id", changed.iter().map(|l| l.replica.uuid()))
+            .int("amount", changed.iter().map(|l| l.amount.nanos()));
+        let upsert = sql(
+            "INSERT INTO leases (budget_id, replica_id, amount, held, updated_at) \
+             SELECT budget_id, replica_id, amount, 0, {now} FROM {rows} WHERE true \
+             ON CONFLICT (budget_id, replica_id) \
+             DO UPDATE SET amount = excluded.amount, updated_at = excluded.updated_at",
+        );
+        link.run(upsert.rows(rows)).await?;
+        Ok(())
+    }
+
+    async fn save_grants(&self, link: &mut Link<'_>) -> Result<(), StoreError> {
+        let (new, changed): (Vec<_>, Vec<_>) = self
+            .book
+            .grants()
+            .filter(|(account, row)| self.grants.get(&(*account, row.id)) != Some(row))
+            .partition(|(account, row)| !self.grants.contains_key(&(*account, row.id)));
+        if !new.is_empty() {
+            let now = self.book.now().0;
+            let rows = Rows::new()
+                .uuid("account_id", new.iter().map(|(a, _)| a.uuid()))
+                .uuid("id", new.iter().map(|(_, g)| g.id.uuid()))
+                .text("kind", new.iter().map(|(_, g)| g.kind.as_str()))
+                .int("amount", new.iter().map(|(_, g)| g.amount.nanos()))
+                .int("remaining", new.iter().map(|(_, g)| g.remaining.nanos()))
+                .opt_int(
+                    "expires_at",
+                    new.iter().map(|(_, g)| g.expires_at.map(|at| at.0)),
+                )
+                .int("created_at", new.iter().map(|_| now));
+            insert(link, "grants", rows).await?;
+        }
+        if !changed.is_empty() {
+            let rows = Rows::new()
+                .uuid("account_id", changed.iter().map(|(a, _)| a.uuid()))
+                .uuid("id", changed.iter().map(|(_, g)| g.id.uuid()))
+                .int(
+                    "remaining",
+                    changed.iter().map(|(_, g)| g.remaining.nanos()),
+                );
+            let update = sql("UPDATE grants SET remaining = s.remaining FROM {rows} \
+                 WHERE grants.account_id = s.account_id AND grants.id = s.id");
+            link.run(update.rows(rows)).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn save_entries(
+    link: &mut Link<'_>,
+    entries: &[EntryRow],
+    notes: &EntryNotes<'_>,
+) -> Result<(), StoreError> {
+    if entries.is_empty() {
+        return Ok(());
+    }
+    // Notes belong to the operator's own entry, which is the last; expiries come before it.
+    let last = entries.len() - 1;
+    let own = |index: usize| index == last;
+    let key = |index| notes.idempotency_key.filter(|_| own(index));
+    let rows = Rows::new()
+        .uuid("account_id", entries.iter().map(|e| e.account.uuid()))
+        .uuid("id", entries.iter().map(|e| e.id.uuid()))
+        .text("kind", entries.iter().map(|e| e.kind.as_str()))
+        .int("amount", entries.iter().map(|e| e.amount.nanos()))
+        .opt_uuid(
+            "grant_id",
+            entries.iter().map(|e| e.grant.map(EntryId::uuid)),
+        )
+        .opt_text("reference", entries.iter().map(|e| e.reference.as_deref()))
+        .opt_text("note", (0..=last).map(|i| notes.note.filter(|_| own(i))))
+        .opt_text("idempotency_key", (0..=last).map(key))
+        .opt_bytes(
+            "request_hash",
+            (0..=last).map(|i| notes.request_hash.clone().filter(|_| own(i))),
+        );
+    let names = rows.names();
+    let text =
+        format!("INSERT INTO entries ({names}, created_at) SELECT {names}, {{now}} FROM {{rows}}");
+    link.run(sql(text).rows(rows)).await?;
+    Ok(())
+}
+
+/// Inserts a set of rows whose columns are named as the table's.
+pub(crate) async fn insert(
+    link: &mut Link<'_>,
+    table: &'static str,
+    rows: Rows,
+) -> Result<(), StoreError> {
+    let names = rows.names();
+    let text = format!("INSERT INTO {table} ({names}) SELECT {names} FROM {{rows}}");
+    link.run(sql(text).rows(rows)).await?;
+    Ok(())
+}
+
+pub(crate) fn kind(id: BudgetId) -> &'static str {
+    match id {
+        BudgetId::Account(_) => "account",
+        BudgetId::Key(_) => "key",
+    }
+}
+
+pub(crate) fn budget_id(kind: &str, id: Uuid) -> Result<BudgetId, StoreError> {
+    match kind {
+        "account" => Ok(BudgetId::Account(AccountId::from_uuid(id))),
+        "key" => Ok(BudgetId::Key(KeyId::from_uuid(id))),
+        _ => Err(StoreError::Corrupt(format!("a budget of kind {kind}"))),
+    }
+}
+
+pub(crate) fn parse_end(text: &str) -> Result<End, StoreError> {
+    End::ALL
+        .into_iter()
+        .find(|end| end.as_str() == text)
+        .ok_or_else(|| StoreError::Corrupt(format!("an end {text}")))
+}
+
+impl BudgetRecord {
+    fn row(self) -> Result<BudgetRow, StoreError> {
+        Ok(BudgetRow {
+            id: budget_id(&self.kind, self.id)?,
+            account: AccountId::from_uuid(self.account_id),
+            available: Credits::from_nanos(self.available),
+            floor: Credits::from_nanos(self.floor),
+            leased: Credits::from_nanos(self.leased),
+            spent: Credits::from_nanos(self.spent),
+            debt: Credits::from_nanos(self.debt),
+        })
+    }
+}
+
+impl LeaseRecord {
+    fn row(self) -> Result<LeaseRow, StoreError> {
+        Ok(LeaseRow {
+            budget: budget_id(&self.kind, self.budget_id)?,
+            replica: ReplicaId::from_uuid(self.replica_id),
+            amount: Credits::from_nanos(self.amount),
+        })
+    }
+}
+
+impl GrantRecord {
+    fn row(self) -> Result<(AccountId, GrantRow), StoreError> {
+        let kind = EntryKind::parse(&self.kind)
+            .ok_or_else(|| StoreError::Corrupt(format!("a grant of kind {}", self.kind)))?;
+        let row = GrantRow {
+            id: EntryId::from_uuid(self.id),
+            kind,
+            amount: Credits::from_nanos(self.amount),
+            remaining: Credits::from_nanos(self.remaining),
+            expires_at: self.expires_at.map(Moment),
+        };
+        Ok((AccountId::from_uuid(self.account_id), row))
+    }
+}

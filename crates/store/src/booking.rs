@@ -1,0 +1,330 @@
+//! The rows that a request leaves behind: its charge, its checkpoint before that, and what the operator bore.
+
+use billing::{
+    AccountId, Checkpoint, Credits, End, KeyId, PriceId, ReplicaId, RequestId, Settlement,
+    rules::Due,
+};
+use tokens::{Usage, UsageSource};
+use uuid::Uuid;
+
+use crate::{
+    StoreError,
+    book::insert,
+    charge::{USAGE_COLUMNS, UsageColumns, admitted_us, source_name},
+    check,
+    link::Link,
+    sql::{Rows, sql},
+};
+
+/// What the operator bears because usage was above what was held and more was not there.
+pub(crate) const USAGE_ABOVE_HOLD: &str = "usage_above_hold";
+/// What the operator bears because its lease had been taken back when the settlement arrived.
+pub(crate) const LATE_SETTLEMENT: &str = "late_settlement";
+
+/// A charge about to be written.
+#[derive(Clone, Debug)]
+pub(crate) struct NewCharge<'a> {
+    pub(crate) due: Due,
+    pub(crate) endpoint: &'a str,
+    pub(crate) model: &'a str,
+    pub(crate) provider: &'a str,
+    pub(crate) price_id: PriceId,
+    pub(crate) stream: bool,
+    pub(crate) charged: Credits,
+    pub(crate) house_loss: Credits,
+    pub(crate) source: UsageSource,
+    pub(crate) usage: Usage,
+    pub(crate) raw_usage: Option<&'a str>,
+    pub(crate) first_token_us: Option<u64>,
+    pub(crate) duration_us: u64,
+    pub(crate) late: bool,
+}
+
+impl<'a> NewCharge<'a> {
+    pub(crate) fn of(settlement: &'a Settlement, charged: Credits, house_loss: Credits) -> Self {
+        let facts = &settlement.facts;
+        Self {
+            due: due(settlement),
+            endpoint: facts.endpoint,
+            model: &facts.model,
+            provider: &facts.provider,
+            price_id: facts.price_id,
+            stream: facts.stream,
+            charged,
+            house_loss,
+            source: settlement.source,
+            usage: settlement.usage,
+            raw_usage: settlement.raw_usage.as_deref(),
+            first_token_us: settlement.timings.first_token_us,
+            duration_us: settlement.timings.duration_us,
+            late: false,
+        }
+    }
+}
+
+/// What the rules need of a settlement.
+pub(crate) fn due(settlement: &Settlement) -> Due {
+    Due {
+        request: settlement.facts.request_id,
+        account: settlement.facts.account_id,
+        key: settlement.facts.key_id,
+        lease: settlement.lease,
+        end: settlement.end,
+        cost: settlement.capture.cost,
+        charged: settlement.capture.charged,
+        owed: settlement.capture.owed,
+        house_loss: settlement.capture.house_loss,
+    }
+}
+
+/// Writes charges; none of them may be there yet.
+pub(crate) async fn insert_charges(
+    link: &mut Link<'_>,
+    charges: &[NewCharge<'_>],
+    now_us: i64,
+) -> Result<(), StoreError> {
+    if charges.is_empty() {
+        return Ok(());
+    }
+    // Postgres refuses a NUL in text; JSON never has a bare one, so nothing true is lost.
+    let raw: Vec<Option<String>> = charges
+        .iter()
+        .map(|c| c.raw_usage.map(|raw| raw.replace('\0', "")))
+        .collect();
+    let rows = Rows::new()
+        .uuid("account_id", charges.iter().map(|c| c.due.account.uuid()))
+        .uuid("id", charges.iter().map(|c| c.due.request.uuid()))
+        .uuid("key_id", charges.iter().map(|c| c.due.key.uuid()))
+        .text("endpoint", charges.iter().map(|c| c.endpoint))
+        .text("model", charges.iter().map(|c| c.model))
+        .text("provider", charges.iter().map(|c| c.provider))
+        .uuid("price_id", charges.iter().map(|c| c.price_id.uuid()))
+        .bool("stream", charges.iter().map(|c| c.stream))
+        .text("ended", charges.iter().map(|c| c.due.end.as_str()))
+        .int("cost", charges.iter().map(|c| c.due.cost.nanos()))
+        .int("charged", charges.iter().map(|c| c.charged.nanos()))
+        .int("house_loss", charges.iter().map(|c| c.house_loss.nanos()))
+        .text("source", charges.iter().map(|c| source_name(c.source)))
+        .opt_text("raw_usage", raw.iter().map(Option::as_deref))
+        .opt_int(
+            "first_token_us",
+            charges.iter().map(|c| c.first_token_us.map(check::pinned)),
+        )
+        .int("duration_us", charges.iter().map(|c| check::pinned(c.duration_us)))
+        .bool("late", charges.iter().map(|c| c.late))
+        .int("created_at", charges.iter().map(|c| admitted_us(c.due.request)))
+        .int("settled_at", charges.iter().map(|_| now_us));
+    let usages: Vec<Usage> = charges.iter().map(|c| c.usage).collect();
+    insert(link, "charges", with_usage(rows, &usages)).await
+}
+
+/// Writes what was found, after a charge was booked, to be the operator's.
+pub(crate) async fn insert_late_losses(
+    link: &mut Link<'_>,
+    losses: &[(AccountId, RequestId, Credits)],
+    now_us: i64,
+) -> Result<(), StoreError> {
+    if losses.is_empty() {
+        return Ok(());
+    }
+    let rows = Rows::new()
+        .uuid("account_id", losses.iter().map(|l| l.0.uuid()))
+        .uuid("id", losses.iter().map(|l| l.1.uuid()))
+        .text("cause", losses.iter().map(|_| LATE_SETTLEMENT))
+        .int("amount", losses.iter().map(|l| l.2.nanos()))
+        .int("created_at", losses.iter().map(|_| now_us));
+    insert(link, "house_losses", rows).await
+}
+
+/// Keeps settlements that nothing would take, where the audit finds them.
+pub(crate) async fn insert_dead(
+    link: &mut Link<'_>,
+    dead: &[(&Settlement, String)],
+    now_us: i64,
+) -> Result<(), StoreError> {
+    if dead.is_empty() {
+        return Ok(());
+    }
+    let texts: Vec<String> = dead.iter().map(|(settlement, _)| as_json(settlement)).collect();
+    let rows = Rows::new()
+        .uuid("request_id", dead.iter().map(|d| d.0.facts.request_id.uuid()))
+        .uuid("account_id", dead.iter().map(|d| d.0.facts.account_id.uuid()))
+        .text("problem", dead.iter().map(|d| d.1.as_str()))
+        .text("settlement", texts.iter().map(String::as_str))
+        .int("created_at", dead.iter().map(|_| now_us));
+    let names = rows.names();
+    let text = format!(
+        "INSERT INTO dead_settlements ({names}) SELECT {names} FROM {{rows}} WHERE true \
+         ON CONFLICT (request_id) DO NOTHING"
+    );
+    link.run(sql(text).rows(rows)).await?;
+    Ok(())
+}
+
+/// Everything of a settlement that a person needs to book it by hand.
+fn as_json(settlement: &Settlement) -> String {
+    let facts = &settlement.facts;
+    serde_json::json!({
+        "request_id": facts.request_id,
+        "account_id": facts.account_id,
+        "key_id": facts.key_id,
+        "lease": settlement.lease,
+        "endpoint": facts.endpoint,
+        "model": &*facts.model,
+        "provider": &*facts.provider,
+        "price_id": facts.price_id.uuid(),
+        "end": settlement.end,
+        "usage": settlement.usage,
+        "source": settlement.source,
+        "cost": settlement.capture.cost,
+        "charged": settlement.capture.charged,
+        "owed": settlement.capture.owed,
+        "house_loss": settlement.capture.house_loss,
+    })
+    .to_string()
+}
+
+/// A stored checkpoint.
+#[derive(Debug, sqlx::FromRow)]
+pub(crate) struct CheckpointRecord {
+    request_id: Uuid,
+    account_id: Uuid,
+    key_id: Uuid,
+    endpoint: String,
+    model: String,
+    provider: String,
+    price_id: Uuid,
+    stream: bool,
+    cost: i64,
+    #[sqlx(flatten)]
+    usage: UsageColumns,
+    updated_at: i64,
+}
+
+/// Writes checkpoints over older ones of the same requests; not of requests that are booked.
+pub(crate) async fn upsert_checkpoints(
+    link: &mut Link<'_>,
+    replica: ReplicaId,
+    checkpoints: &[&Checkpoint],
+) -> Result<(), StoreError> {
+    if checkpoints.is_empty() {
+        return Ok(());
+    }
+    let facts = || checkpoints.iter().map(|c| &c.facts);
+    let rows = Rows::new()
+        .uuid("request_id", facts().map(|f| f.request_id.uuid()))
+        .uuid("account_id", facts().map(|f| f.account_id.uuid()))
+        .uuid("key_id", facts().map(|f| f.key_id.uuid()))
+        .text("endpoint", facts().map(|f| f.endpoint))
+        .text("model", facts().map(|f| &*f.model))
+        .text("provider", facts().map(|f| &*f.provider))
+        .uuid("price_id", facts().map(|f| f.price_id.uuid()))
+        .bool("stream", facts().map(|f| f.stream))
+        .int("cost", checkpoints.iter().map(|c| c.cost.nanos()));
+    let usages: Vec<Usage> = checkpoints.iter().map(|c| c.usage).collect();
+    let rows = with_usage(rows, &usages);
+    let names = rows.names();
+    let sets: Vec<_> = USAGE_COLUMNS
+        .split(", ")
+        .chain(["cost", "updated_at"])
+        .map(|column| format!("{column} = excluded.{column}"))
+        .collect();
+    let text = format!(
+        "INSERT INTO checkpoints (replica_id, {names}, updated_at) \
+         SELECT ?, {names}, {{now}} FROM {{rows}} WHERE NOT EXISTS (SELECT 1 FROM charges c \
+           WHERE c.account_id = s.account_id AND c.id = s.request_id) \
+         ON CONFLICT (replica_id, request_id) DO UPDATE SET {}",
+        sets.join(", ")
+    );
+    link.run(sql(text).uuid(replica.uuid()).rows(rows)).await?;
+    Ok(())
+}
+
+/// Forgets the checkpoints of requests that are booked now.
+pub(crate) async fn delete_checkpoints(
+    link: &mut Link<'_>,
+    settled: impl IntoIterator<Item = (ReplicaId, RequestId)>,
+) -> Result<(), StoreError> {
+    let settled: Vec<_> = settled.into_iter().collect();
+    if settled.is_empty() {
+        return Ok(());
+    }
+    let rows = Rows::new()
+        .uuid("replica_id", settled.iter().map(|s| s.0.uuid()))
+        .uuid("request_id", settled.iter().map(|s| s.1.uuid()));
+    let delete = sql(
+        "DELETE FROM checkpoints WHERE (replica_id, request_id) IN \
+         (SELECT replica_id, request_id FROM {rows})",
+    );
+    link.run(delete.rows(rows)).await?;
+    Ok(())
+}
+
+/// What running requests of a replica had consumed when it was last heard of.
+pub(crate) async fn checkpoints_of(
+    link: &mut Link<'_>,
+    replica: ReplicaId,
+) -> Result<Vec<CheckpointRecord>, StoreError> {
+    let select = sql(format!(
+        "SELECT request_id, account_id, key_id, endpoint, model, provider, price_id, stream, \
+         cost, {USAGE_COLUMNS}, updated_at FROM checkpoints WHERE replica_id = ? \
+         ORDER BY request_id"
+    ));
+    link.all(select.uuid(replica.uuid())).await
+}
+
+impl CheckpointRecord {
+    /// What the reaper charges for it, out of the dead replica's lease.
+    pub(crate) fn due(&self, replica: ReplicaId) -> Due {
+        let cost = Credits::from_nanos(self.cost);
+        Due {
+            request: RequestId::from_uuid(self.request_id),
+            account: AccountId::from_uuid(self.account_id),
+            key: KeyId::from_uuid(self.key_id),
+            lease: replica,
+            end: End::GatewayLost,
+            cost,
+            charged: cost,
+            owed: Credits::ZERO,
+            house_loss: Credits::ZERO,
+        }
+    }
+
+    pub(crate) fn charge(
+        &self,
+        replica: ReplicaId,
+        charged: Credits,
+        house_loss: Credits,
+    ) -> NewCharge<'_> {
+        let due = self.due(replica);
+        NewCharge {
+            due,
+            endpoint: &self.endpoint,
+            model: &self.model,
+            provider: &self.provider,
+            price_id: PriceId::from_uuid(self.price_id),
+            stream: self.stream,
+            charged,
+            house_loss,
+            source: UsageSource::Counted,
+            usage: self.usage.usage(),
+            raw_usage: None,
+            first_token_us: None,
+            duration_us: check::count(self.updated_at.saturating_sub(admitted_us(due.request))),
+            late: false,
+        }
+    }
+}
+
+fn with_usage(rows: Rows, usages: &[Usage]) -> Rows {
+    let of = |bucket: fn(&Usage) -> u64| usages.iter().map(move |u| check::pinned(bucket(u)));
+    rows.int("prompt", of(|u| u.prompt))
+        .int("cached_prompt", of(|u| u.cached_prompt))
+        .int("cache_write_5m", of(|u| u.cache_write_5m))
+        .int("cache_write_1h", of(|u| u.cache_write_1h))
+        .int("audio_prompt", of(|u| u.audio_prompt))
+        .int("image_prompt", of(|u| u.image_prompt))
+        .int("completion", of(|u| u.completion))
+        .int("reasoning", of(|u| u.reasoning))
+        .int("audio_completion", of(|u| u.audio_completion))
+}

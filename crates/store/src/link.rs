@@ -1,0 +1,137 @@
+//! Connections and transactions of either database, and how a statement runs on them.
+
+use std::{future::Future, time::Duration};
+
+use sqlx::{
+    Connection, FromRow, PgConnection, Postgres, Sqlite, SqliteConnection, Transaction,
+    pool::PoolConnection, postgres::PgRow, sqlite::SqliteRow,
+};
+
+use crate::{StoreError, sql::Sql};
+
+/// No statement may take longer; the server is told the same.
+pub(crate) const STATEMENT_MAX: Duration = Duration::from_secs(15);
+
+/// A row type that both databases can fill.
+pub(crate) trait Record:
+    for<'r> FromRow<'r, PgRow> + for<'r> FromRow<'r, SqliteRow> + Send + Unpin
+{
+}
+
+impl<T> Record for T where
+    T: for<'r> FromRow<'r, PgRow> + for<'r> FromRow<'r, SqliteRow> + Send + Unpin
+{
+}
+
+/// A connection that is borrowed for a statement.
+pub(crate) enum Link<'a> {
+    /// SQLite.
+    Sqlite(&'a mut SqliteConnection),
+    /// Postgres.
+    Postgres(&'a mut PgConnection),
+}
+
+impl Link<'_> {
+    /// All rows.
+    pub(crate) async fn all<T: Record>(&mut self, sql: Sql) -> Result<Vec<T>, StoreError> {
+        match self {
+            Self::Sqlite(c) => bounded(sql.sqlite_as(), |q| q.fetch_all(&mut **c)).await,
+            Self::Postgres(c) => bounded(sql.postgres_as(), |q| q.fetch_all(&mut **c)).await,
+        }
+    }
+
+    /// The first row, where there is one.
+    pub(crate) async fn maybe<T: Record>(&mut self, sql: Sql) -> Result<Option<T>, StoreError> {
+        match self {
+            Self::Sqlite(c) => bounded(sql.sqlite_as(), |q| q.fetch_optional(&mut **c)).await,
+            Self::Postgres(c) => bounded(sql.postgres_as(), |q| q.fetch_optional(&mut **c)).await,
+        }
+    }
+
+    /// The row of a statement that always has one.
+    pub(crate) async fn one<T: Record>(&mut self, sql: Sql) -> Result<T, StoreError> {
+        self.maybe(sql)
+            .await?
+            .ok_or_else(|| StoreError::Corrupt("a row that must be there is not".into()))
+    }
+
+    /// Runs it; how many rows it changed.
+    pub(crate) async fn run(&mut self, sql: Sql) -> Result<u64, StoreError> {
+        match self {
+            Self::Sqlite(c) => {
+                let done = bounded(sql.sqlite(), |q| q.execute(&mut **c)).await?;
+                Ok(done.rows_affected())
+            }
+            Self::Postgres(c) => {
+                let done = bounded(sql.postgres(), |q| q.execute(&mut **c)).await?;
+                Ok(done.rows_affected())
+            }
+        }
+    }
+}
+
+async fn bounded<Q, F, T>(query: Q, run: impl FnOnce(Q) -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, sqlx::Error>>,
+{
+    tokio::time::timeout(STATEMENT_MAX, run(query))
+        .await
+        .map_err(|_| StoreError::TimedOut)?
+        .map_err(StoreError::Database)
+}
+
+/// A connection from a pool, for reading.
+pub(crate) enum Reader {
+    /// SQLite.
+    Sqlite(PoolConnection<Sqlite>),
+    /// Postgres.
+    Postgres(PoolConnection<Postgres>),
+}
+
+impl Reader {
+    pub(crate) fn link(&mut self) -> Link<'_> {
+        match self {
+            Self::Sqlite(c) => Link::Sqlite(c),
+            Self::Postgres(c) => Link::Postgres(c),
+        }
+    }
+}
+
+/// A transaction; undone when it is dropped without [`Tx::commit`].
+pub(crate) enum Tx<'c> {
+    /// SQLite.
+    Sqlite(Transaction<'c, Sqlite>),
+    /// Postgres.
+    Postgres(Transaction<'c, Postgres>),
+}
+
+impl<'c> Tx<'c> {
+    /// A transaction on a connection of one's own.
+    pub(crate) async fn begin_postgres(
+        connection: &'c mut PgConnection,
+    ) -> Result<Self, StoreError> {
+        bounded((), |()| connection.begin_with(BEGIN_POSTGRES))
+            .await
+            .map(Self::Postgres)
+    }
+
+    pub(crate) fn link(&mut self) -> Link<'_> {
+        match self {
+            Self::Sqlite(tx) => Link::Sqlite(tx),
+            Self::Postgres(tx) => Link::Postgres(tx),
+        }
+    }
+
+    /// Makes it durable. After an error it is unknown whether it is.
+    pub(crate) async fn commit(self) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(tx) => bounded((), |()| tx.commit()).await,
+            Self::Postgres(tx) => bounded((), |()| tx.commit()).await,
+        }
+    }
+}
+
+/// Said in full, so that a server with other defaults behaves the same.
+pub(crate) const BEGIN_POSTGRES: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+/// The write lock at once: a transaction that reads first and writes later could not get it.
+pub(crate) const BEGIN_SQLITE: &str = "BEGIN IMMEDIATE";
