@@ -180,6 +180,8 @@ fn add_cost(text: &str, object: usize, bill: &Bill<'_>, splice: &mut Splice<'_>)
                 splice.replace(member.value, details.unwrap_or("null").to_owned());
                 missing[1] = None;
             }
+            // xAI: what the operator pays.
+            "cost_in_usd_ticks" => splice.replace(member.value, "null"),
             _ => {}
         }
     }

@@ -7,6 +7,7 @@ mod client;
 mod error;
 mod json;
 mod openai;
+mod parts;
 mod quirks;
 mod request;
 mod sse;

@@ -82,6 +82,10 @@ fn fate<'a>(
     let name = member.name.as_ref();
     let sent = json::slice(request.body(), &member.value);
     let mut fate = Fate::default();
+    if let Some(limit) = renamed_limit(quirks, name) {
+        let message = format!("`{name}` is not supported: use `{limit}`.");
+        return Err(RequestError::param(name.to_owned(), message));
+    }
     if let Some(value) = quirks.set.get(name) {
         fate.value = Some(Cow::Owned(value.to_string()));
     } else if name == "model" {
@@ -119,6 +123,17 @@ fn fate<'a>(
         .get(name)
         .map(|new| Cow::Borrowed(new.as_str()));
     Ok(fate)
+}
+
+/// The limit that the provider takes under `name`. A client that sent `name` itself would set a limit
+/// that nobody has priced.
+fn renamed_limit(quirks: &Quirks, name: &str) -> Option<&'static str> {
+    let becomes = |limit: &&&str| quirks.rename.get(**limit).is_some_and(|new| new == name);
+    if LIMITS.contains(&name) {
+        None
+    } else {
+        LIMITS.iter().find(becomes).copied()
+    }
 }
 
 /// A member is not renamed onto one that is there already.
@@ -165,6 +180,7 @@ fn additions<'a>(
         && !request.members().iter().zip(fates).any(carried)
     {
         let name = quirks.output_limit_field.name();
+        let name = quirks.rename.get(name).map_or(name, String::as_str);
         if !quirks.set.contains_key(name) {
             added.push((name, Cow::Owned(limit.to_string())));
         }

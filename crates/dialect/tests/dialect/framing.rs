@@ -17,7 +17,10 @@ fn frame(pieces: &[&[u8]], event_bytes_max: usize) -> Vec<Framed> {
     let text = |bytes: &Bytes| String::from_utf8(bytes.to_vec()).unwrap();
     let mut add = |event: Result<SseEvent, FrameError>| {
         out.push(event.map(|event| {
-            (event.event.as_ref().map(text).unwrap_or_default(), text(&event.data))
+            (
+                event.event.as_ref().map(text).unwrap_or_default(),
+                text(&event.data),
+            )
         }));
     };
     for piece in pieces {
@@ -36,7 +39,12 @@ fn frame(pieces: &[&[u8]], event_bytes_max: usize) -> Vec<Framed> {
 fn check(stream: &[u8], expected: &[&str]) {
     let whole = frame(&[stream], 1 << 20);
     let bytewise: Vec<&[u8]> = stream.chunks(1).collect();
-    assert_eq!(whole, frame(&bytewise, 1 << 20), "split: {:?}", stream.escape_ascii().to_string());
+    assert_eq!(
+        whole,
+        frame(&bytewise, 1 << 20),
+        "split: {:?}",
+        stream.escape_ascii().to_string()
+    );
     let data: Vec<_> = whole.into_iter().map(|event| event.unwrap().1).collect();
     assert_eq!(data, expected, "{}", stream.escape_ascii());
 }
@@ -53,7 +61,10 @@ fn line_ends_of_every_kind() {
 
 #[test]
 fn a_line_feed_after_crlf_is_a_line_of_its_own() {
-    assert_eq!(frame(&[b"data: a\r\n", b"\n"], 99), [Ok((String::new(), "a".into()))]);
+    assert_eq!(
+        frame(&[b"data: a\r\n", b"\n"], 99),
+        [Ok((String::new(), "a".into()))]
+    );
     let mut framer = SseFramer::default();
     framer.push(Bytes::from_static(b"data: a\r\n"));
     assert!(framer.next().is_none());
@@ -81,11 +92,17 @@ fn fields() {
     check(b"data: a\ndata:\ndata: b\n\n", &["a\n\nb"]);
     check(b"data\ndata\n\n", &["\n"]);
     check(b": ping\n\n:\n\n: data: x\n\n", &[]);
-    check(b"id: 7\nretry: 5\nfoo: bar\nDATA: x\ndatas: y\n data: z\n\n", &[]);
+    check(
+        b"id: 7\nretry: 5\nfoo: bar\nDATA: x\ndatas: y\n data: z\n\n",
+        &[],
+    );
     check(b"event: error\n\ndata: a\n\n", &["a"]);
     assert_eq!(
         frame(&[b"event: error\nid: 1\ndata: a\n\ndata: b\n\n"], 99),
-        [Ok(("error".into(), "a".into())), Ok((String::new(), "b".into()))]
+        [
+            Ok(("error".into(), "a".into())),
+            Ok((String::new(), "b".into()))
+        ]
     );
 }
 
@@ -120,7 +137,8 @@ fn an_event_in_one_push_is_not_copied() {
 
 #[test]
 fn invalid_utf8_spoils_its_event_only() {
-    let stream = b"data: \xff\n\ndata: \xe2\x82\n\ndata: ok\n\n: \xff\n\nevent: \xff\ndata: ok2\n\n";
+    let stream =
+        b"data: \xff\n\ndata: \xe2\x82\n\ndata: ok\n\n: \xff\n\nevent: \xff\ndata: ok2\n\n";
     let mut framer = SseFramer::default();
     framer.push(Bytes::from_static(stream));
     assert_eq!(framer.next(), Some(Err(FrameError::Utf8)));
@@ -145,7 +163,10 @@ fn bounds_are_exact_and_final() {
         assert_eq!(framed("id: 5678901\n\ndata: b\n\n"), too_long);
         // Joined lines, each one byte more than its text: 4 + 1 + 5 fit, one more does not.
         assert_eq!(framed("data:1234\ndata:12345\n\n").len(), 1);
-        assert_eq!(framed("data:1234\ndata:12345\n\n")[0].as_ref().unwrap().1, "1234\n12345");
+        assert_eq!(
+            framed("data:1234\ndata:12345\n\n")[0].as_ref().unwrap().1,
+            "1234\n12345"
+        );
         assert_eq!(framed("data:1234\ndata:12345\ndata:\n\n"), too_long);
         assert_eq!(framed(&"data:\n".repeat(100)), too_long);
         assert_eq!(framed(&": ok\n".repeat(100)), []);
@@ -199,7 +220,10 @@ fn what_is_written_is_read_back() {
     write_event(&mut out, b"{\"a\":1}");
     write_event(&mut out, b"{\r\n  \"a\": 1\n}");
     out.extend_from_slice(DONE_EVENT);
-    assert_eq!(&out[..], b"data: {\"a\":1}\n\ndata: {    \"a\": 1 }\n\ndata: [DONE]\n\n");
+    assert_eq!(
+        &out[..],
+        b"data: {\"a\":1}\n\ndata: {    \"a\": 1 }\n\ndata: [DONE]\n\n"
+    );
 }
 
 /// Streams of lines that look like real ones, with ends of every kind.
@@ -213,7 +237,10 @@ fn streams(ends: &'static [&'static str]) -> impl Strategy<Value = Vec<u8>> {
         4 => Just(String::new()),
     ];
     prop::collection::vec((line, prop::sample::select(ends)), 0..24).prop_map(|lines| {
-        lines.into_iter().flat_map(|(line, end)| (line + end).into_bytes()).collect()
+        lines
+            .into_iter()
+            .flat_map(|(line, end)| (line + end).into_bytes())
+            .collect()
     })
 }
 
@@ -221,17 +248,30 @@ fn split_at(bytes: &[u8], cuts: &[prop::sample::Index]) -> Vec<Vec<u8>> {
     let mut at: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
     at.extend([0, bytes.len()]);
     at.sort_unstable();
-    at.windows(2).map(|pair| bytes[pair[0]..pair[1]].to_vec()).collect()
+    at.windows(2)
+        .map(|pair| bytes[pair[0]..pair[1]].to_vec())
+        .collect()
 }
 
 fn oracle(pieces: Vec<Vec<u8>>) -> Vec<Framed> {
     let stream = futures_util::stream::iter(pieces.into_iter().map(Ok::<_, std::io::Error>));
-    let events = futures_util::future::FutureExt::now_or_never(stream.eventsource().collect::<Vec<_>>());
-    let name = |name: String| if name == "message" { String::new() } else { name };
+    let events =
+        futures_util::future::FutureExt::now_or_never(stream.eventsource().collect::<Vec<_>>());
+    let name = |name: String| {
+        if name == "message" {
+            String::new()
+        } else {
+            name
+        }
+    };
     events
         .unwrap()
         .into_iter()
-        .map(|event| event.map(|event| (name(event.event), event.data)).map_err(|_| FrameError::Utf8))
+        .map(|event| {
+            event
+                .map(|event| (name(event.event), event.data))
+                .map_err(|_| FrameError::Utf8)
+        })
         .collect()
 }
 
