@@ -159,6 +159,12 @@ impl Charge {
         Ok(keep)
     }
 
+    /// Output that the end of the charge may have to tokenize, in bytes.
+    #[must_use]
+    pub fn pending_bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, |open| open.meter.pending_bytes())
+    }
+
     /// Keeps what the provider reported.
     pub fn report(&mut self, usage: Usage, raw: Option<Box<str>>) {
         if let Some(open) = &mut self.0 {

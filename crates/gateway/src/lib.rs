@@ -1,1 +1,33 @@
 //! The program tollway: the request path, the admin API, metrics and configuration.
+
+pub mod account;
+pub mod admin;
+pub mod admit;
+pub mod answer;
+pub mod app;
+pub mod auth;
+pub mod bill;
+pub mod body;
+pub mod catalogue;
+pub mod chat;
+pub mod cli;
+pub mod commands;
+pub mod configuration;
+pub mod credit;
+pub mod error;
+pub mod health;
+pub mod input;
+pub mod metered;
+pub mod metrics;
+pub mod models;
+pub mod openapi;
+pub mod provider_file;
+pub mod quote;
+pub mod serve;
+pub mod server;
+pub mod settings;
+pub mod shape;
+pub mod stream;
+pub mod upstream;
+pub mod watch;
+pub mod welcome;

@@ -1,0 +1,227 @@
+//! Admission: what a request may cost at most, and a hold of that, or the reason why not.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use billing::{BudgetId, Credits, Hold, Meter, Path, Price, Prompt, Reserved};
+use bytes::Bytes;
+use dialect::{ChatRequest, RequestLimits};
+use store::{Ledger, Shortfall};
+use tokens::{OFF_THREAD_BYTES_MIN, Part, Usage};
+
+use crate::{
+    catalogue::Model,
+    error::{ApiError, PaymentReason, PaymentRequired, Scope},
+};
+
+/// The tokenizer runs at admission when the prompt's byte bound costs more than this share
+/// (one in so many) of what is free in memory: then the difference may decide.
+const EXACT_SHARE: i64 = 100;
+/// Output that the first hold of a visible stream covers, in tokens per choice.
+const FIRST_SLICE_TOKENS: u64 = 512;
+/// Rounds of asking for credit: each fails only when another request took what came.
+const ROUNDS_MAX: usize = 64;
+/// How long admission looks for credit in all.
+const WAIT_MAX: Duration = Duration::from_millis(1500);
+
+/// What a request may consume of a model.
+#[derive(Debug)]
+pub struct Ask {
+    /// The prompt, counted or bounded.
+    pub prompt: Prompt,
+    /// Output at most, per choice, in tokens.
+    pub output_limit: u64,
+    /// Choices.
+    pub choices: u64,
+    /// Whether every token of the output passes by, so that the hold can grow with it.
+    pub visible: bool,
+    body_bytes: usize,
+}
+
+/// A hold and what it allows.
+#[derive(Debug)]
+pub struct Admitted {
+    /// The credits set aside.
+    pub hold: Hold,
+    /// How the request is counted.
+    pub meter: Meter,
+    /// The output limit per choice that is affordable, where it is lower than what was asked.
+    pub clamped: Option<u64>,
+}
+
+impl Ask {
+    /// Reads from a request what it may consume of a model.
+    #[must_use]
+    pub fn new(request: &ChatRequest<'_>, body: &Bytes, model: &Model) -> Self {
+        let asked = request
+            .output_limit()
+            .unwrap_or_else(|| u64::from(model.output_tokens_max));
+        Self {
+            prompt: prompt(request, body, model),
+            output_limit: asked.min(u64::from(model.context_window)),
+            choices: u64::from(request.choices()),
+            visible: request.stream() && !model.hidden_output && request.unwatchable().is_none(),
+            body_bytes: body.len(),
+        }
+    }
+
+    /// Counts the prompt where it was only bounded; large ones off the async threads.
+    pub async fn count(&mut self) -> Usage {
+        let bound = *self.prompt.at_most();
+        let usage = match std::mem::replace(&mut self.prompt, Prompt::Exact(bound)) {
+            Prompt::Exact(usage) => usage,
+            Prompt::AtMost(_, count) if self.body_bytes < OFF_THREAD_BYTES_MIN => count(),
+            Prompt::AtMost(_, count) => {
+                tokio::task::spawn_blocking(count).await.unwrap_or(bound)
+            }
+        };
+        self.prompt = Prompt::Exact(usage);
+        usage
+    }
+
+    /// The prompt with this much output per choice, at their dearest.
+    ///
+    /// # Errors
+    /// More than fits.
+    pub fn cost(&self, price: &Price, output: u64) -> Result<Credits, ApiError> {
+        let output = output.saturating_mul(self.choices);
+        Ok(price.worst_cost(self.prompt.at_most(), output)?)
+    }
+
+    /// Without this the request is refused: the prompt and one token of output.
+    ///
+    /// # Errors
+    /// More than fits.
+    pub fn least(&self, price: &Price) -> Result<Credits, ApiError> {
+        self.cost(price, 1)
+    }
+
+    /// What the hold should cover.
+    fn comfortable(&self, price: &Price) -> Result<Credits, ApiError> {
+        let output = if self.visible {
+            self.output_limit.min(FIRST_SLICE_TOKENS)
+        } else {
+            self.output_limit
+        };
+        self.cost(price, output)
+    }
+
+    /// True where the bound is so much of what is free that the exact count may decide.
+    fn bound_is_dear(&self, price: &Price, free: Credits) -> Result<bool, ApiError> {
+        let bound = price.worst_cost(self.prompt.at_most(), 0)?;
+        Ok(bound.is_positive() && bound.nanos().saturating_mul(EXACT_SHARE) > free.nanos())
+    }
+
+    /// The output limit that `credits` cover, where that is lower than what was asked.
+    fn clamp(&self, price: &Price, credits: Credits) -> Result<Option<u64>, ApiError> {
+        if self.visible || self.cost(price, self.output_limit)? <= credits {
+            return Ok(None);
+        }
+        let tokens = price.affordable_output(self.prompt.at_most(), credits)?;
+        Ok(Some((tokens / self.choices.max(1)).max(1)))
+    }
+}
+
+/// A bound on the prompt, and a way to count it later.
+fn prompt(request: &ChatRequest<'_>, body: &Bytes, model: &Model) -> Prompt {
+    let bound = Usage {
+        prompt: model.rules.upper_bound(body.len(), images(request, body)),
+        ..Usage::default()
+    };
+    let body = body.clone();
+    let rules = model.rules.clone();
+    let count = move || match ChatRequest::parse(&body, &RequestLimits::default()) {
+        Ok(request) => rules.count(&request.parts()),
+        // Cannot be: it parsed when it came in.
+        Err(_) => bound,
+    };
+    Prompt::AtMost(bound, Box::new(count))
+}
+
+/// How many images a request has. Most have none, which a search of the text tells sooner than
+/// taking it apart (the escape hides nothing: a letter of "image" written as one brings it too).
+fn images(request: &ChatRequest<'_>, body: &[u8]) -> usize {
+    let none = memchr::memmem::find(body, b"image").is_none()
+        && memchr::memmem::find(body, b"\\u00").is_none();
+    if none {
+        return 0;
+    }
+    let parts = request.parts();
+    parts
+        .iter()
+        .filter(|part| matches!(part, Part::Image { .. }))
+        .count()
+}
+
+/// Sets credits aside for a request.
+///
+/// # Errors
+/// 402 with the reason, or 503 when the books cannot be asked.
+pub async fn hold(
+    ledger: &Ledger,
+    path: &Path,
+    price: &Arc<Price>,
+    model: &Model,
+    mut ask: Ask,
+) -> Result<Admitted, ApiError> {
+    let permit = ledger.reserve().map_err(|_| ApiError::Busy)?;
+    let deadline = Instant::now() + WAIT_MAX;
+    let large = ask.body_bytes >= OFF_THREAD_BYTES_MIN;
+    if large || ask.bound_is_dear(price, path.free(Instant::now()))? {
+        ask.count().await;
+    }
+    let least = ask.least(price)?;
+    let mut want = ask.comfortable(price)?.max(least);
+    for _ in 0..ROUNDS_MAX {
+        if let Ok(reserved) = Reserved::take(path, want, Instant::now()) {
+            for budget in path.budgets() {
+                ledger.refill_soon(budget);
+            }
+            return Ok(Admitted {
+                clamped: ask.clamp(price, reserved.amount())?,
+                hold: Hold::new(reserved, permit),
+                meter: Meter::new(price.clone(), model.tokenizer, ask.prompt),
+            });
+        }
+        match ledger.obtain(path, want, want, deadline).await {
+            Ok(()) => {}
+            Err(shortfall) if shortfall.unavailable => return Err(ApiError::Unaccountable),
+            // Not all of it is there: be content with what is.
+            Err(shortfall) => {
+                if shortfall.available < least {
+                    return Err(refused(&shortfall, least));
+                }
+                want = shortfall.available.min(want);
+            }
+        }
+    }
+    Err(ApiError::Unaccountable)
+}
+
+/// The 402 for a shortfall.
+#[must_use]
+pub fn refused(shortfall: &Shortfall, required: Credits) -> ApiError {
+    let scope = match shortfall.budget {
+        BudgetId::Account(_) => Scope::Account,
+        BudgetId::Key(_) => Scope::Key,
+    };
+    let held = shortfall.held.saturating_add(shortfall.leased_elsewhere);
+    let reason = if shortfall.available.saturating_add(held) >= required {
+        PaymentReason::HeldByRunningRequests
+    } else {
+        match scope {
+            Scope::Account => PaymentReason::CreditsExhausted,
+            Scope::Key => PaymentReason::KeyLimitReached,
+        }
+    };
+    ApiError::PaymentRequired(Box::new(PaymentRequired {
+        reason,
+        scope,
+        available: shortfall.available,
+        held,
+        required,
+        affordable_tokens: 0,
+    }))
+}

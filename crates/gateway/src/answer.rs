@@ -1,0 +1,150 @@
+//! A plain answer: read within bounds, decoded, settled, and given to the client with its bill.
+
+use std::time::Instant;
+
+use axum::{body::Body, response::Response};
+use billing::{Charge, End, Settled, Text, Verdict};
+use bytes::{Bytes, BytesMut};
+use dialect::{Answer, DecodeError};
+use futures_util::StreamExt as _;
+use http::{HeaderValue, header};
+use tokens::OFF_THREAD_BYTES_MIN;
+
+use crate::{
+    app::Shared,
+    bill::{off_thread_if, piece, with_bill},
+    catalogue::Provider,
+    credit::Search,
+    error::ApiError,
+    settings::Settings,
+    upstream::{Failure, from_reqwest},
+    watch::Watched,
+};
+
+/// Whether a provider answered with a stream of events.
+#[must_use]
+pub fn is_event_stream(response: &reqwest::Response) -> bool {
+    response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| {
+            value
+                .trim_start()
+                .to_ascii_lowercase()
+                .starts_with("text/event-stream")
+        })
+}
+
+/// Reads a whole answer within the bounds of size and idle time.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn read(response: reqwest::Response, settings: &Settings) -> Result<Bytes, Failure> {
+    let mut stream = response.bytes_stream();
+    let mut first: Option<Bytes> = None;
+    let mut all = BytesMut::new();
+    loop {
+        let next = tokio::time::timeout(settings.first_byte_timeout, stream.next())
+            .await
+            .map_err(|_| Failure::Timeout)?;
+        match next {
+            None => break,
+            Some(Err(error)) => return Err(from_reqwest(&error)),
+            Some(Ok(bytes)) if first.is_none() && all.is_empty() => first = Some(bytes),
+            Some(Ok(bytes)) => {
+                if let Some(first) = first.take() {
+                    all.extend_from_slice(&first);
+                }
+                all.extend_from_slice(&bytes);
+            }
+        }
+        if all.len() > settings.answer_bytes_max {
+            return Err(Failure::Garbage("longer than answer_bytes_max".into()));
+        }
+    }
+    Ok(first.unwrap_or_else(|| all.freeze()))
+}
+
+/// Decodes it.
+///
+/// # Errors
+/// [`Failure`].
+pub fn decode(body: Bytes, provider: &Provider) -> Result<Answer, Failure> {
+    provider
+        .dialect
+        .decode(body, &provider.quirks)
+        .map_err(|error| match error {
+            DecodeError::Upstream(error) => Failure::Inside(error),
+            DecodeError::Shape { .. } | DecodeError::Utf8 | DecodeError::TooLarge => {
+                Failure::Garbage(error.to_string())
+            }
+        })
+}
+
+/// Settles it by the provider's report, else by our own count.
+///
+/// # Errors
+/// A cost that does not fit.
+pub async fn settle(
+    app: &Shared,
+    mut charge: Charge,
+    answer: &Answer,
+    watched: &Watched,
+) -> Result<Settled, ApiError> {
+    let now = Instant::now();
+    charge.mark_first_output(now);
+    watched.output(now);
+    match answer.usage() {
+        Some(Ok(usage)) => charge.report(usage, None),
+        Some(Err(fault)) => {
+            watched.usage_fault(fault);
+            count(app, &mut charge, answer).await?;
+        }
+        None => count(app, &mut charge, answer).await?,
+    }
+    let lacking = charge.lacking()?;
+    if lacking.is_positive() && !charge.grow(lacking, now) {
+        // The provider has delivered it: what cannot be had now is a house loss.
+        let mut search = Search::begin(&app.ledger, &charge, lacking);
+        std::future::poll_fn(|cx| search.poll(cx, &app.ledger, &mut charge)).await;
+        let _ = charge.grow(charge.lacking()?, Instant::now());
+    }
+    let settled = charge.finish(End::Completed).ok_or(ApiError::Internal)?;
+    watched.settled(End::Completed, Some(settled));
+    Ok(settled)
+}
+
+/// Counts the texts of an answer. The hold covers its worst case, so credit is lacking only
+/// where a provider disregarded its output limit.
+async fn count(app: &Shared, charge: &mut Charge, answer: &Answer) -> Result<(), ApiError> {
+    let texts: Vec<Text<'_>> = answer.texts().map(piece).collect();
+    let bytes: usize = texts.iter().map(|text| text.text.len()).sum();
+    loop {
+        let now = Instant::now();
+        let large = bytes >= OFF_THREAD_BYTES_MIN;
+        match off_thread_if(large, || charge.observe(&texts, now))? {
+            Verdict::Continue => return Ok(()),
+            Verdict::NeedsCredit { least, .. } => {
+                let mut search = Search::begin(&app.ledger, charge, least);
+                std::future::poll_fn(|cx| search.poll(cx, &app.ledger, charge)).await;
+                if matches!(search, Search::Refused(_)) {
+                    charge.cut(&texts)?;
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+/// The answer as the client gets it: the provider's own bytes, and the bill in its usage.
+#[must_use]
+pub fn response(answer: &Answer, settled: &Settled) -> Response {
+    let body = with_bill(settled, |bill| answer.with_bill(bill));
+    let mut response = Response::new(Body::from(body));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    response
+}

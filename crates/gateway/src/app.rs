@@ -1,0 +1,112 @@
+//! The application: its state, its routes, and the layers around them.
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    middleware::{self, Next},
+    response::{IntoResponse as _, Response},
+    routing::{get, post},
+};
+use billing::RequestId;
+use futures_util::FutureExt as _;
+use http::{HeaderName, HeaderValue};
+use store::{AdminKey, Ledger, Store};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::{
+    account, admin, catalogue::Catalogue, chat, error::ApiError, health, metrics::Metrics, models,
+    openapi, quote, settings::Settings, upstream::Upstream,
+};
+
+/// Every answer names its request in this header.
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What every request can reach.
+#[derive(Debug)]
+pub struct App {
+    /// How it was set up.
+    pub settings: Settings,
+    /// What is served.
+    pub catalogue: Catalogue,
+    /// The books, for what is not on the request path.
+    pub store: Store,
+    /// The books, for the request path.
+    pub ledger: Ledger,
+    /// The operator's key.
+    pub admin_key: AdminKey,
+    /// The way to the providers.
+    pub upstream: Upstream,
+    /// Figures for Prometheus.
+    pub metrics: Metrics,
+    /// Becomes true when running streams must end now.
+    pub cut_streams: watch::Receiver<bool>,
+}
+
+/// The state of every handler.
+pub type Shared = Arc<App>;
+
+/// When a request arrived, for its timings.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrived(pub Instant);
+
+/// Every route. `/metrics` is left out where it has an address of its own.
+pub fn router(app: Shared) -> Router {
+    let mut router = Router::new()
+        .route("/v1/chat/completions", post(chat::create))
+        .route("/v1/models", get(models::list))
+        .route("/v1/models/{*id}", get(models::one))
+        .route("/v1/key", get(account::key))
+        .route("/v1/credits", get(account::credits))
+        .route("/v1/generation", get(account::generation))
+        .route("/v1/quote", post(quote::create))
+        .nest("/admin/v1", admin::router(app.clone()))
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .route("/openapi.json", get(openapi::document));
+    if app.settings.metrics_listen.is_none() {
+        router = router.route("/metrics", get(health::metrics));
+    }
+    router
+        .fallback(|| async {
+            ApiError::NotFound("There is nothing at this path; /openapi.json lists what there is.".into())
+        })
+        .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
+        // Outermost: gives the request its id, catches panics, writes the bodies of errors.
+        .layer(middleware::from_fn_with_state(app.clone(), boundary))
+        .with_state(app)
+}
+
+/// The routes of the metrics' own address.
+pub fn metrics_router(app: Shared) -> Router {
+    Router::new()
+        .route("/metrics", get(health::metrics))
+        .route("/healthz", get(health::alive))
+        .with_state(app)
+}
+
+async fn boundary(State(app): State<Shared>, mut request: Request, next: Next) -> Response {
+    let id = RequestId::from_uuid(Uuid::now_v7());
+    request.extensions_mut().insert(id);
+    request.extensions_mut().insert(Arrived(Instant::now()));
+    // What a panic unwinds through settles itself: holds and charges do so when dropped.
+    let caught = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+    let mut response = caught.unwrap_or_else(|_| {
+        app.metrics.panics_total.inc();
+        tracing::error!(request_id = %id, "a handler panicked; this is a mistake in the gateway");
+        ApiError::Internal.into_response()
+    });
+    if let Some(error) = response.extensions_mut().remove::<Arc<ApiError>>() {
+        let allow = response.headers_mut().remove(http::header::ALLOW);
+        response = error.response(id, app.settings.top_up_url.as_deref());
+        if let Some(allow) = allow {
+            response.headers_mut().insert(http::header::ALLOW, allow);
+        }
+    }
+    if let Ok(value) = HeaderValue::from_str(&id.to_string()) {
+        response.headers_mut().insert(X_REQUEST_ID, value);
+    }
+    response
+}

@@ -1,0 +1,49 @@
+//! Between the wire and the meter: a chunk's texts as the meter sees them, a settlement as the client does.
+
+use billing::{Output, Settled, Slot, Text};
+use dialect::{Bill, TextKind, TextRef};
+use tokio::runtime::{Handle, RuntimeFlavor};
+
+/// A text of an answer, as the meter sees it.
+#[must_use]
+pub fn piece(text: TextRef<'_>) -> Text<'_> {
+    let (part, output) = match text.kind {
+        TextKind::Content => (0, Output::Completion),
+        TextKind::Reasoning => (1, Output::Reasoning),
+        TextKind::ToolCall => (2, Output::Completion),
+        TextKind::Refusal => (3, Output::Completion),
+        TextKind::Audio => (4, Output::Completion),
+    };
+    Text {
+        slot: Slot {
+            choice: text.choice,
+            part,
+            output,
+        },
+        text: text.text,
+    }
+}
+
+/// Shows what was settled as a bill.
+pub fn with_bill<T>(settled: &Settled, write: impl FnOnce(&Bill<'_>) -> T) -> T {
+    let cost = settled.charged.to_string();
+    write(&Bill {
+        usage: &settled.usage,
+        source: settled.source,
+        cost: &cost,
+        cost_details: None,
+    })
+}
+
+/// Runs what tokenizes text; where that is `large`, this thread's other tasks are moved to
+/// another thread first.
+pub fn off_thread_if<T>(large: bool, work: impl FnOnce() -> T) -> T {
+    let many_threads = || {
+        Handle::try_current().is_ok_and(|h| h.runtime_flavor() == RuntimeFlavor::MultiThread)
+    };
+    if large && many_threads() {
+        tokio::task::block_in_place(work)
+    } else {
+        work()
+    }
+}

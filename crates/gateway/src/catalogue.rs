@@ -1,0 +1,355 @@
+//! The catalogue: which models are served, by whom and at what price, and the route of a model name.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use billing::{Credits, Price, PriceId};
+use dialect::{Dialect, Quirks};
+use http::{HeaderName, HeaderValue};
+use tokens::{ImageRule, PromptRules, Tokenizer};
+
+use crate::{
+    provider_file::{Auth, ModelFile, ProviderFile},
+    settings::{Finding, RouteSetting},
+};
+
+/// A provider that is served.
+#[derive(Debug)]
+pub struct Provider {
+    /// Its name.
+    pub name: Arc<str>,
+    /// What it speaks.
+    pub dialect: Dialect,
+    /// Where it is, without a slash at the end.
+    pub base_url: String,
+    /// The header with its key; marked sensitive.
+    pub auth: Option<(HeaderName, HeaderValue)>,
+    /// How it deviates from its dialect.
+    pub quirks: Arc<Quirks>,
+}
+
+/// A model of a provider.
+#[derive(Debug)]
+pub struct Model {
+    /// What clients ask for.
+    pub id: Arc<str>,
+    /// `provider/id`.
+    pub full_name: Arc<str>,
+    /// What the provider calls it.
+    pub upstream_id: String,
+    /// Who serves it.
+    pub provider: Arc<Provider>,
+    /// How its prompts are counted.
+    pub rules: PromptRules,
+    /// How its output is counted.
+    pub tokenizer: Tokenizer,
+    /// Prompt and output together, in tokens.
+    pub context_window: u32,
+    /// Output at most, in tokens.
+    pub output_tokens_max: u32,
+    /// Whether it reasons out of sight.
+    pub hidden_output: bool,
+    /// Whether the provider says to move on.
+    pub deprecated: bool,
+    /// Its price and the version of it; `None`: refused until one is written.
+    pub price: Option<(Arc<Price>, PriceId)>,
+}
+
+/// A provider that is configured but not served, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unserved {
+    /// Its name.
+    pub name: String,
+    /// The environment variables it waits for.
+    pub missing: Vec<String>,
+}
+
+/// Everything that is served.
+#[derive(Debug, Default)]
+pub struct Catalogue {
+    models: Vec<Arc<Model>>,
+    by_name: HashMap<String, Vec<Arc<Model>>>,
+    unserved: Vec<Unserved>,
+}
+
+impl Catalogue {
+    /// The catalogue of these files; what is wrong goes to `findings`.
+    pub fn new(
+        files: Vec<(String, ProviderFile)>,
+        routes: &[RouteSetting],
+        variable: impl Fn(&str) -> Option<String>,
+        findings: &mut Vec<Finding>,
+    ) -> Self {
+        let mut catalogue = Self::default();
+        for (place, file) in files {
+            let missing: Vec<String> = file
+                .variables()
+                .into_iter()
+                .filter(|name| variable(name).is_none_or(|value| value.is_empty()))
+                .map(str::to_owned)
+                .collect();
+            if missing.is_empty() {
+                if let Err(message) = catalogue.add(&file, &variable) {
+                    findings.push(Finding {
+                        place,
+                        line: None,
+                        message,
+                    });
+                }
+            } else {
+                catalogue.unserved.push(Unserved {
+                    name: file.name,
+                    missing,
+                });
+            }
+        }
+        catalogue.index();
+        catalogue.add_routes(routes, findings);
+        catalogue
+    }
+
+    /// What serves a model name, in order; empty where nothing does.
+    #[must_use]
+    pub fn resolve(&self, name: &str) -> &[Arc<Model>] {
+        self.by_name.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// Every model, by provider and id.
+    #[must_use]
+    pub fn models(&self) -> &[Arc<Model>] {
+        &self.models
+    }
+
+    /// Every name that clients can ask for, with what serves it first, in the order of names.
+    #[must_use]
+    pub fn names(&self) -> Vec<(&str, &Arc<Model>)> {
+        let sorted: BTreeMap<&str, &Arc<Model>> = self
+            .by_name
+            .iter()
+            .filter_map(|(name, models)| models.first().map(|model| (name.as_str(), model)))
+            .collect();
+        sorted.into_iter().collect()
+    }
+
+    /// Providers that wait for a variable.
+    #[must_use]
+    pub fn unserved(&self) -> &[Unserved] {
+        &self.unserved
+    }
+
+    /// Providers that are served, in the order of names.
+    #[must_use]
+    pub fn providers(&self) -> Vec<&Arc<Provider>> {
+        let mut providers: Vec<&Arc<Provider>> = self.models.iter().map(|m| &m.provider).collect();
+        providers.sort_by(|a, b| a.name.cmp(&b.name));
+        providers.dedup_by(|a, b| a.name == b.name);
+        providers
+    }
+
+    fn add(
+        &mut self,
+        file: &ProviderFile,
+        variable: &impl Fn(&str) -> Option<String>,
+    ) -> Result<(), String> {
+        let key = file
+            .api_key_env
+            .as_deref()
+            .and_then(variable)
+            .unwrap_or_default();
+        let auth = file
+            .api_key_env
+            .as_ref()
+            .map(|name| auth_header(&file.auth, name, &key))
+            .transpose()?;
+        let base_url = file.resolved_base_url(variable);
+        if reqwest::Url::parse(&base_url).is_err() {
+            return Err("base_url is not an address once its variables are replaced".into());
+        }
+        let provider = Arc::new(Provider {
+            name: file.name.as_str().into(),
+            dialect: file.dialect,
+            base_url,
+            auth,
+            quirks: Arc::new(file.quirks.clone()),
+        });
+        for model in &file.models {
+            let served = Arc::new(served(&provider, model)?);
+            for alias in &model.aliases {
+                let names = [alias.clone(), format!("{}/{alias}", file.name)];
+                for name in names {
+                    self.by_name.entry(name).or_default().push(served.clone());
+                }
+            }
+            self.models.push(served);
+        }
+        Ok(())
+    }
+
+    /// Names every model by its id and by `provider/id`. What one provider calls
+    /// `provider/id` may be what another calls its id (OpenRouter does): the provider's own
+    /// name comes first.
+    fn index(&mut self) {
+        for model in &self.models {
+            let by_id = self.by_name.entry(model.id.to_string()).or_default();
+            by_id.push(model.clone());
+        }
+        for list in self.by_name.values_mut() {
+            list.sort_by_key(|model| (asking_price(model), model.full_name.clone()));
+        }
+        for model in &self.models {
+            let by_full_name = self.by_name.entry(model.full_name.to_string()).or_default();
+            by_full_name.retain(|other| !Arc::ptr_eq(other, model));
+            by_full_name.insert(0, model.clone());
+        }
+    }
+
+    fn add_routes(&mut self, routes: &[RouteSetting], findings: &mut Vec<Finding>) {
+        for route in routes {
+            let mut targets = Vec::new();
+            for target in &route.targets {
+                match self.models.iter().find(|m| *m.full_name == **target) {
+                    Some(model) => targets.push(model.clone()),
+                    None => findings.push(Finding {
+                        place: "tollway.toml".into(),
+                        line: None,
+                        message: format!(
+                            "route {:?}: no provider serves {target:?}; GET /admin/v1/models lists what is served",
+                            route.model
+                        ),
+                    }),
+                }
+            }
+            if !targets.is_empty() {
+                self.by_name.insert(route.model.clone(), targets);
+            }
+        }
+    }
+}
+
+/// Cheapest first; a model without a price last.
+fn asking_price(model: &Model) -> Credits {
+    model.price.as_ref().map_or(Credits::MAX, |(price, _)| {
+        let base = price.base();
+        base.prompt.saturating_add(base.completion)
+    })
+}
+
+fn auth_header(
+    auth: &Auth,
+    variable: &str,
+    key: &str,
+) -> Result<(HeaderName, HeaderValue), String> {
+    let (name, value) = match auth {
+        Auth::Bearer => (http::header::AUTHORIZATION, format!("Bearer {key}")),
+        Auth::Header(name) => (
+            HeaderName::from_bytes(name.as_bytes()).map_err(|error| error.to_string())?,
+            key.to_owned(),
+        ),
+    };
+    let mut value = HeaderValue::from_str(value.trim())
+        .map_err(|_| format!("{variable} has a character that no header can carry"))?;
+    value.set_sensitive(true);
+    Ok((name, value))
+}
+
+fn served(provider: &Arc<Provider>, model: &ModelFile) -> Result<Model, String> {
+    let price = model
+        .price()
+        .and_then(|price| price.map(|p| p.id().map(|id| (Arc::new(p), id))).transpose())
+        .map_err(|error| format!("model {:?}: {error}", model.id))?;
+    let tokenizer = model.tokenizer();
+    Ok(Model {
+        id: model.id.as_str().into(),
+        full_name: format!("{}/{}", provider.name, model.id).into(),
+        upstream_id: model.upstream_id.clone().unwrap_or_else(|| model.id.clone()),
+        provider: provider.clone(),
+        rules: PromptRules::new(tokenizer, model.image_rule.unwrap_or(ImageRule::Gpt4o)),
+        tokenizer,
+        context_window: model.context_window,
+        output_tokens_max: model.output_tokens_max(),
+        hidden_output: model.hidden_output,
+        deprecated: model.deprecated,
+        price,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(name: &str, key: &str, models: &[(&str, &str)]) -> (String, ProviderFile) {
+        let mut text = format!(
+            "name = \"{name}\"\ndialect = \"openai\"\nbase_url = \"http://127.0.0.1:9/v1\"\napi_key_env = \"{key}\"\n"
+        );
+        for (id, price) in models {
+            text.push_str(&format!(
+                "[[models]]\nid = \"{id}\"\ncontext_window = 1000\nprice = {{ prompt = \"{price}\", completion = \"{price}\" }}\n"
+            ));
+        }
+        (name.into(), ProviderFile::parse(name, &text).unwrap())
+    }
+
+    fn catalogue(routes: &[RouteSetting]) -> (Catalogue, Vec<Finding>) {
+        let files = vec![
+            file("dear", "K", &[("m", "5"), ("only", "1")]),
+            file("cheap", "K", &[("m", "2")]),
+            file("router", "K", &[("dear/m", "9")]),
+            file("absent", "NOT_SET", &[("x", "1")]),
+        ];
+        let mut findings = Vec::new();
+        let variable = |name: &str| (name == "K").then(|| "secret".to_owned());
+        let catalogue = Catalogue::new(files, routes, variable, &mut findings);
+        (catalogue, findings)
+    }
+
+    fn names(catalogue: &Catalogue, model: &str) -> Vec<String> {
+        catalogue
+            .resolve(model)
+            .iter()
+            .map(|m| m.full_name.to_string())
+            .collect()
+    }
+
+    #[test]
+    fn a_bare_id_goes_to_the_cheapest_first() {
+        let (catalogue, findings) = catalogue(&[]);
+        assert!(findings.is_empty());
+        assert_eq!(names(&catalogue, "m"), ["cheap/m", "dear/m"]);
+        assert_eq!(names(&catalogue, "only"), ["dear/only"]);
+        assert!(names(&catalogue, "nothing").is_empty());
+    }
+
+    #[test]
+    fn a_full_name_goes_to_its_provider_before_anybody_who_uses_it_as_an_id() {
+        let (catalogue, _) = catalogue(&[]);
+        assert_eq!(names(&catalogue, "dear/m"), ["dear/m", "router/dear/m"]);
+        assert_eq!(names(&catalogue, "router/dear/m"), ["router/dear/m"]);
+    }
+
+    #[test]
+    fn a_provider_without_its_variable_is_not_served() {
+        let (catalogue, _) = catalogue(&[]);
+        assert!(names(&catalogue, "x").is_empty());
+        assert_eq!(catalogue.unserved()[0].missing, ["NOT_SET"]);
+    }
+
+    #[test]
+    fn routes_replace_and_must_exist() {
+        let route = |model: &str, target: &str| RouteSetting {
+            model: model.into(),
+            targets: vec![target.into()],
+        };
+        let (catalogue, findings) = catalogue(&[route("best", "dear/m"), route("m", "no/m")]);
+        assert_eq!(names(&catalogue, "best"), ["dear/m"]);
+        assert_eq!(findings.len(), 1);
+        assert!(findings[0].message.contains("no/m"));
+    }
+
+    #[test]
+    fn a_key_never_shows_in_debug_output() {
+        let (catalogue, _) = catalogue(&[]);
+        assert!(!format!("{catalogue:?}").contains("secret"));
+    }
+}

@@ -1,0 +1,260 @@
+//! `POST /v1/chat/completions`, from top to bottom: the request path.
+
+use std::sync::Arc;
+
+use axum::{
+    Extension,
+    body::Body,
+    extract::{FromRequestParts as _, Request, State},
+    response::Response,
+};
+use billing::{Charge, End, PriceId, RequestFacts, RequestId};
+use bytes::Bytes;
+use dialect::{ChatRequest, Edit, RequestLimits, WireRequest};
+use http::{HeaderName, HeaderValue, header};
+use store::KeyRecord;
+
+use crate::{
+    admit::{self, Admitted, Ask},
+    answer,
+    app::{Arrived, Shared},
+    auth::ClientKey, body,
+    catalogue::Model,
+    error::ApiError,
+    metered::MeteredBody,
+    stream::Stream,
+    upstream::Failure,
+    watch::Watched,
+};
+
+/// The endpoint's name in the books and in metrics.
+const ENDPOINT: &str = "chat.completions";
+/// Tells a client that its output limit was lowered to what is affordable.
+const X_MAX_TOKENS: HeaderName = HeaderName::from_static("x-tollway-max-tokens");
+
+/// What one attempt upstream needs to know.
+struct Attempt<'a> {
+    app: &'a Shared,
+    watched: &'a Watched,
+    request: &'a ChatRequest<'a>,
+    body: &'a Bytes,
+    key: &'a KeyRecord,
+    model: &'a Arc<Model>,
+}
+
+/// How an attempt came out when it did not succeed.
+enum Missed {
+    /// The request itself is refused; no other target will do.
+    Refused(ApiError),
+    /// The provider failed before any output.
+    Failed(Failure, Option<Charge>),
+}
+
+/// Answers a chat completion, plain or streamed.
+///
+/// # Errors
+/// Every row of CONTRACT 3.
+pub async fn create(
+    State(app): State<Shared>,
+    Extension(request_id): Extension<RequestId>,
+    Extension(Arrived(arrived)): Extension<Arrived>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let watched = Watched::new(app.clone(), ENDPOINT, request_id, arrived);
+    let result = serve(&app, &watched, request).await;
+    if let Err(error) = &result {
+        watched.failed(error);
+    }
+    result
+}
+
+async fn serve(app: &Shared, watched: &Watched, request: Request) -> Result<Response, ApiError> {
+    let (mut parts, body) = request.into_parts();
+    let ClientKey(key) = ClientKey::from_request_parts(&mut parts, app).await?;
+    watched.payer(key.account_id, key.key_id);
+    let body = body::read(&parts.headers, body, &app.settings).await?;
+    let request = ChatRequest::parse(&body, &RequestLimits::default())?;
+    let targets = permitted(app, &key, request.model())?;
+    let mut left = app.settings.attempts_max;
+    let mut next = targets.iter().peekable();
+    while let Some(model) = next.peek() {
+        left -= 1;
+        let attempt = Attempt {
+            app,
+            watched,
+            request: &request,
+            body: &body,
+            key: &key,
+            model,
+        };
+        let (failure, charge) = match attempt.run().await {
+            Ok(response) => return Ok(response),
+            Err(Missed::Refused(error)) => return Err(error),
+            Err(Missed::Failed(failure, charge)) => (failure, charge),
+        };
+        // The same target is asked again only where it surely did not begin.
+        if !failure.same_target_may_help() {
+            next.next();
+        }
+        if left > 0 && failure.another_target_may_help() && next.peek().is_some() {
+            // Nothing is owed for it: the hold goes back before the next attempt.
+            drop(charge.and_then(Charge::retract));
+            continue;
+        }
+        let settled = charge.and_then(|charge| charge.finish(End::UpstreamFailed));
+        watched.settled(End::UpstreamFailed, settled);
+        return Err(failure.into());
+    }
+    Err(ApiError::ModelNotFound)
+}
+
+/// What serves a model name for this key, in order; at least one.
+pub(crate) fn permitted<'a>(
+    app: &'a Shared,
+    key: &KeyRecord,
+    name: &str,
+) -> Result<Vec<&'a Arc<Model>>, ApiError> {
+    let targets = app.catalogue.resolve(name);
+    if targets.is_empty() {
+        return Err(ApiError::ModelNotFound);
+    }
+    let permitted: Vec<_> = targets.iter().filter(|m| may_use(key, name, m)).collect();
+    if permitted.is_empty() {
+        return Err(ApiError::NotPermitted(
+            "This key may not use this model. Use one that GET /v1/models lists, or ask for another key.".into(),
+        ));
+    }
+    Ok(permitted)
+}
+
+/// Whether a key may use a model under the name that was asked for.
+fn may_use(key: &KeyRecord, asked: &str, model: &Model) -> bool {
+    key.models.as_ref().is_none_or(|allowed| {
+        allowed
+            .iter()
+            .any(|name| name == asked || **name == *model.id || **name == *model.full_name)
+    })
+}
+
+impl Attempt<'_> {
+    async fn run(&self) -> Result<Response, Missed> {
+        self.watched.target(self.model);
+        let (price, price_id) = self.model.price.as_ref().ok_or(ApiError::NoPrice)?;
+        let ask = Ask::new(self.request, self.body, self.model);
+        let admitted =
+            admit::hold(&self.app.ledger, &self.key.path, price, self.model, ask).await?;
+        let wire = self.encode(&admitted)?;
+        let clamped = admitted.clamped;
+        let charge = self.start(admitted, *price_id);
+        self.watched.goes_upstream();
+        let upstream = match self.app.upstream.send(&self.model.provider, wire).await {
+            Ok(upstream) => upstream,
+            Err(failure) => return Err(self.failed(failure, Some(charge))),
+        };
+        let mut response = if self.request.stream() {
+            self.stream(charge, upstream).await?
+        } else {
+            self.plain(charge, upstream).await?
+        };
+        if let Some(tokens) = clamped {
+            response
+                .headers_mut()
+                .insert(X_MAX_TOKENS, HeaderValue::from(tokens));
+        }
+        Ok(response)
+    }
+
+    fn encode(&self, admitted: &Admitted) -> Result<WireRequest, ApiError> {
+        let edit = Edit {
+            upstream_model: &self.model.upstream_id,
+            output_limit: admitted.clamped,
+            ask_stream_usage: self.request.stream(),
+        };
+        let provider = &self.model.provider;
+        let wire = provider
+            .dialect
+            .encode(self.request, &edit, &provider.quirks)?;
+        Ok(wire)
+    }
+
+    fn start(&self, admitted: Admitted, price_id: PriceId) -> Charge {
+        let facts = RequestFacts {
+            request_id: self.watched.request_id(),
+            account_id: self.key.account_id,
+            key_id: self.key.key_id,
+            key_has_limit: self.key.has_limit,
+            endpoint: ENDPOINT,
+            model: self.model.id.clone(),
+            provider: self.model.provider.name.clone(),
+            price_id,
+            stream: self.request.stream(),
+        };
+        let arrived = self.watched.arrived();
+        admitted
+            .hold
+            .start(Arc::new(facts), admitted.meter, arrived)
+    }
+
+    fn failed(&self, failure: Failure, charge: Option<Charge>) -> Missed {
+        self.watched.upstream_failed(&failure);
+        Missed::Failed(failure, charge)
+    }
+
+    async fn stream(
+        &self,
+        charge: Charge,
+        upstream: reqwest::Response,
+    ) -> Result<Response, Missed> {
+        if !answer::is_event_stream(&upstream) {
+            let failure = Failure::Garbage("not an event stream".into());
+            return Err(self.failed(failure, Some(charge)));
+        }
+        let stream = Stream::new(
+            self.app.clone(),
+            self.watched.clone(),
+            charge,
+            self.model,
+            self.request.include_usage(),
+            upstream,
+        );
+        let settings = &self.app.settings;
+        match MeteredBody::open(stream, settings.client_gone, settings.drain_max).await {
+            Ok(body) => Ok(event_stream(body)),
+            Err(not_opened) => Err(self.failed(not_opened.failure, not_opened.charge)),
+        }
+    }
+
+    async fn plain(&self, charge: Charge, upstream: reqwest::Response) -> Result<Response, Missed> {
+        let read = answer::read(upstream, &self.app.settings).await;
+        match read.and_then(|bytes| answer::decode(bytes, &self.model.provider)) {
+            Ok(decoded) => {
+                let settled = answer::settle(self.app, charge, &decoded, self.watched).await?;
+                self.watched.succeeded();
+                Ok(answer::response(&decoded, &settled))
+            }
+            Err(failure) => Err(self.failed(failure, Some(charge))),
+        }
+    }
+}
+
+impl From<ApiError> for Missed {
+    fn from(error: ApiError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+fn event_stream(body: MeteredBody) -> Response {
+    let mut response = Response::new(Body::new(body));
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/event-stream; charset=utf-8"),
+    );
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    // Nginx would otherwise gather the stream before passing it on.
+    headers.insert(
+        HeaderName::from_static("x-accel-buffering"),
+        HeaderValue::from_static("no"),
+    );
+    response
+}

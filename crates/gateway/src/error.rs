@@ -1,0 +1,510 @@
+//! Errors: the one mapping to status, code and body (CONTRACT 3), before and in the middle of a stream.
+
+use std::{borrow::Cow, sync::Arc};
+
+use axum::{
+    body::Body,
+    response::{IntoResponse, Response},
+};
+use billing::{Credits, PriceError, RequestId};
+use dialect::{ErrorBody, RequestError};
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use serde::Serialize;
+use store::{AuthError, StoreError};
+
+use crate::upstream::Failure;
+
+/// Seconds after which a client may try again when the gateway itself cannot serve.
+const RETRY_AFTER_S: u32 = 1;
+/// Tells OpenAI's SDKs whether to try again, whatever the status.
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+
+/// Why a request was not served.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// The request is wrong.
+    #[error("{message}")]
+    Invalid {
+        /// The parameter at fault.
+        param: Option<Cow<'static, str>>,
+        /// What to send instead.
+        message: Cow<'static, str>,
+    },
+    /// The key is missing, unknown, revoked or expired.
+    #[error("{0}")]
+    InvalidKey(&'static str),
+    /// Paying is what is missing.
+    #[error("credits are missing")]
+    PaymentRequired(Box<PaymentRequired>),
+    /// The key may not do this.
+    #[error("{0}")]
+    NotPermitted(Cow<'static, str>),
+    /// No such path or thing.
+    #[error("{0}")]
+    NotFound(Cow<'static, str>),
+    /// No such model.
+    #[error("no such model")]
+    ModelNotFound,
+    /// The path knows other methods.
+    #[error("method not allowed")]
+    MethodNotAllowed,
+    /// The body is over the bound.
+    #[error("body too large")]
+    TooLarge {
+        /// The bound in bytes.
+        max: usize,
+    },
+    /// The same idempotency key came with another body, or a name is taken.
+    #[error("{0}")]
+    Conflict(Cow<'static, str>),
+    /// A provider failed.
+    #[error("upstream: {0}")]
+    Upstream(Failure),
+    /// The model has no price yet.
+    #[error("the model has no price")]
+    NoPrice,
+    /// Too many requests in flight.
+    #[error("too many requests in flight")]
+    Busy,
+    /// The books cannot be asked now.
+    #[error("the ledger cannot be reached")]
+    Unaccountable,
+    /// The gateway stops.
+    #[error("the gateway is stopping")]
+    Stopping,
+    /// A mistake of ours, already logged.
+    #[error("internal error")]
+    Internal,
+}
+
+/// What a 402 says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PaymentRequired {
+    /// Why.
+    pub reason: PaymentReason,
+    /// Whose credits are missing.
+    pub scope: Scope,
+    /// What could be spent now.
+    pub available: Credits,
+    /// What is set aside for running requests.
+    pub held: Credits,
+    /// What the request needs at least.
+    pub required: Credits,
+    /// Output tokens that are affordable.
+    pub affordable_tokens: u64,
+}
+
+/// Our reasons for a 402.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PaymentReason {
+    /// The account has no credits left.
+    CreditsExhausted,
+    /// The key has used up its limit.
+    KeyLimitReached,
+    /// Credit is there, but set aside by requests still running.
+    HeldByRunningRequests,
+}
+
+impl PaymentReason {
+    /// Its name in JSON and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::CreditsExhausted => "credits_exhausted",
+            Self::KeyLimitReached => "key_limit_reached",
+            Self::HeldByRunningRequests => "held_by_running_requests",
+        }
+    }
+}
+
+/// Whose credits are missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// The account's.
+    Account,
+    /// The key's own limit.
+    Key,
+}
+
+#[derive(Serialize)]
+struct PaymentMetadata<'a> {
+    reason: PaymentReason,
+    scope: Scope,
+    available: Credits,
+    held: Credits,
+    required: Credits,
+    affordable_tokens: u64,
+    top_up_url: Option<&'a str>,
+    request_id: RequestId,
+}
+
+impl ApiError {
+    /// The status, also of an error in the middle of a stream.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.row().0
+    }
+
+    /// The code.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        self.row().1
+    }
+
+    /// The answer before a stream.
+    #[must_use]
+    pub fn response(&self, request_id: RequestId, top_up_url: Option<&str>) -> Response {
+        let json = self.with_body(request_id, top_up_url, |body| body.to_json());
+        let mut response = Response::new(Body::from(json.unwrap_or_default()));
+        *response.status_mut() = self.status();
+        let headers = response.headers_mut();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        );
+        if let Some(seconds) = self.retry_after() {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some(retry) = self.should_retry() {
+            let value = if retry { "true" } else { "false" };
+            headers.insert(SHOULD_RETRY, HeaderValue::from_static(value));
+        }
+        if matches!(self, Self::InvalidKey(_)) {
+            headers.insert(
+                header::WWW_AUTHENTICATE,
+                HeaderValue::from_static("Bearer"),
+            );
+        }
+        response
+    }
+
+    /// The data of the event that ends a stream with this error.
+    #[must_use]
+    pub fn stream_event(
+        &self,
+        request_id: RequestId,
+        top_up_url: Option<&str>,
+        usage: Option<&str>,
+    ) -> Vec<u8> {
+        let status = self.status().as_u16();
+        self.with_body(request_id, top_up_url, |body| {
+            body.to_stream_json(status, usage)
+        })
+        .unwrap_or_default()
+    }
+
+    fn with_body<T>(
+        &self,
+        request_id: RequestId,
+        top_up_url: Option<&str>,
+        write: impl FnOnce(ErrorBody<'_, PaymentMetadata<'_>>) -> T,
+    ) -> T {
+        let (_, code, kind) = self.row();
+        let metadata = match self {
+            Self::PaymentRequired(payment) => Some(PaymentMetadata {
+                reason: payment.reason,
+                scope: payment.scope,
+                available: payment.available,
+                held: payment.held,
+                required: payment.required,
+                affordable_tokens: payment.affordable_tokens,
+                top_up_url,
+                request_id,
+            }),
+            _ => None,
+        };
+        let message = self.message(top_up_url);
+        let param = self.param();
+        write(ErrorBody {
+            message: &message,
+            kind,
+            param: param.as_deref(),
+            code,
+            metadata,
+        })
+    }
+
+    fn should_retry(&self) -> Option<bool> {
+        match self {
+            Self::PaymentRequired(payment) => {
+                Some(payment.reason == PaymentReason::HeldByRunningRequests)
+            }
+            _ => None,
+        }
+    }
+
+    /// The table of CONTRACT 3: status, code, type.
+    fn row(&self) -> (StatusCode, &'static str, &'static str) {
+        const INVALID: &str = "invalid_request_error";
+        match self {
+            Self::Invalid { .. } => (StatusCode::BAD_REQUEST, "invalid_request", INVALID),
+            Self::InvalidKey(_) => (
+                StatusCode::UNAUTHORIZED,
+                "invalid_api_key",
+                "authentication_error",
+            ),
+            Self::PaymentRequired(_) => (
+                StatusCode::PAYMENT_REQUIRED,
+                "insufficient_quota",
+                "insufficient_quota",
+            ),
+            Self::NotPermitted(_) => (StatusCode::FORBIDDEN, "not_permitted", "permission_error"),
+            Self::NotFound(_) => (StatusCode::NOT_FOUND, "not_found", INVALID),
+            Self::ModelNotFound => (StatusCode::NOT_FOUND, "model_not_found", INVALID),
+            Self::MethodNotAllowed => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method_not_allowed",
+                INVALID,
+            ),
+            Self::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", INVALID),
+            Self::Conflict(_) => (StatusCode::CONFLICT, "conflict", INVALID),
+            Self::Upstream(failure) => upstream_row(failure),
+            Self::NoPrice | Self::Busy | Self::Unaccountable | Self::Stopping | Self::Internal => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "unavailable",
+                "server_error",
+            ),
+        }
+    }
+
+    fn message(&self, top_up_url: Option<&str>) -> Cow<'static, str> {
+        match self {
+            Self::Invalid { message, .. } => message.clone(),
+            Self::InvalidKey(message) => Cow::Borrowed(*message),
+            Self::PaymentRequired(payment) => payment.message(top_up_url).into(),
+            Self::NotPermitted(message) | Self::NotFound(message) | Self::Conflict(message) => {
+                message.clone()
+            }
+            Self::ModelNotFound => {
+                "This model is not served here. GET /v1/models lists the models that are.".into()
+            }
+            Self::MethodNotAllowed => {
+                "This path does not answer this method; the Allow header names those it does.".into()
+            }
+            Self::TooLarge { max } => {
+                format!("The request body is larger than {max} bytes. Send a smaller one.").into()
+            }
+            Self::Upstream(failure) => upstream_message(failure),
+            Self::NoPrice => {
+                "This model has no price yet, so it cannot be charged for. Ask the operator to set one (`tollway check-config` names the file), or choose another model.".into()
+            }
+            Self::Busy => "Too many requests are in flight here. Try again in a moment.".into(),
+            Self::Unaccountable => {
+                "The gateway cannot account for this request now. Try again in a moment; nothing was charged.".into()
+            }
+            Self::Stopping => "The gateway is restarting. Try again in a moment.".into(),
+            Self::Internal => {
+                "Something went wrong in the gateway. Try again; if it goes on, tell the operator the x-request-id of this answer.".into()
+            }
+        }
+    }
+
+    fn param(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::Invalid { param, .. } => param.clone(),
+            Self::ModelNotFound | Self::NoPrice => Some("model".into()),
+            _ => None,
+        }
+    }
+
+    fn retry_after(&self) -> Option<u32> {
+        match self {
+            Self::PaymentRequired(payment) => {
+                (payment.reason == PaymentReason::HeldByRunningRequests).then_some(RETRY_AFTER_S)
+            }
+            Self::Busy | Self::Unaccountable | Self::Stopping | Self::NoPrice | Self::Internal => {
+                Some(RETRY_AFTER_S)
+            }
+            Self::Upstream(Failure::Refused { status, error }) if status.as_u16() == 429 => {
+                Some(error.retry_after.unwrap_or(RETRY_AFTER_S))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl PaymentRequired {
+    fn message(&self, top_up_url: Option<&str>) -> String {
+        let needs = format!(
+            "this request needs at least {} credits and {} are available",
+            self.required,
+            self.available.at_least_zero()
+        );
+        match self.reason {
+            PaymentReason::CreditsExhausted => match top_up_url {
+                Some(url) => format!("The account's credits are used up: {needs}. Top up at {url}"),
+                None => format!("The account's credits are used up: {needs}. Add credits to go on."),
+            },
+            PaymentReason::KeyLimitReached => format!(
+                "This key's own limit is used up: {needs} within it. Raise the key's limit or use another key."
+            ),
+            PaymentReason::HeldByRunningRequests => format!(
+                "The remaining credits are set aside for requests that are still running ({} credits): {needs}. Try again when they have finished.",
+                self.held
+            ),
+        }
+    }
+}
+
+/// What a provider's failure means to a client. Its 401, 402 and 403 are the operator's trouble.
+fn upstream_row(failure: &Failure) -> (StatusCode, &'static str, &'static str) {
+    const INVALID: &str = "invalid_request_error";
+    match failure {
+        Failure::Timeout => (
+            StatusCode::GATEWAY_TIMEOUT,
+            "upstream_timeout",
+            "server_error",
+        ),
+        Failure::Refused { status, .. } => match status.as_u16() {
+            400 | 422 => (StatusCode::BAD_REQUEST, "invalid_request", INVALID),
+            413 => (StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", INVALID),
+            429 => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "rate_limit_exceeded",
+                "rate_limit_error",
+            ),
+            408 | 504 => (
+                StatusCode::GATEWAY_TIMEOUT,
+                "upstream_timeout",
+                "server_error",
+            ),
+            _ => (StatusCode::BAD_GATEWAY, "upstream_error", "server_error"),
+        },
+        Failure::Connect | Failure::Broken | Failure::Garbage(_) | Failure::Inside(_) => {
+            (StatusCode::BAD_GATEWAY, "upstream_error", "server_error")
+        }
+    }
+}
+
+fn upstream_message(failure: &Failure) -> Cow<'static, str> {
+    match failure {
+        Failure::Timeout => {
+            "The provider did not answer in time. Try again, or choose another model.".into()
+        }
+        Failure::Refused { status, error } => match status.as_u16() {
+            400 | 422 => match error.code.as_deref().filter(|code| is_label(code)) {
+                Some(code) => format!(
+                    "The provider found the request wrong ({code}). Check its parameters against what the model supports."
+                )
+                .into(),
+                None => "The provider found the request wrong. Check its parameters against what the model supports.".into(),
+            },
+            413 => "The request is too large for the provider. Send less.".into(),
+            429 => "The provider takes no more requests for now. Wait as Retry-After says, or choose another model.".into(),
+            408 | 504 => {
+                "The provider did not answer in time. Try again, or choose another model.".into()
+            }
+            401..=403 => {
+                "The provider did not accept the gateway's own account. Tell the operator; your key is fine.".into()
+            }
+            _ => "The provider failed. Try again, or choose another model.".into(),
+        },
+        Failure::Connect | Failure::Broken | Failure::Garbage(_) | Failure::Inside(_) => {
+            "The provider failed. Try again, or choose another model.".into()
+        }
+    }
+}
+
+/// A provider's error code is shown only where it is a plain word: nothing else of its body is.
+fn is_label(code: &str) -> bool {
+    (1..=64).contains(&code.len())
+        && code
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+}
+
+impl From<RequestError> for ApiError {
+    fn from(error: RequestError) -> Self {
+        Self::Invalid {
+            param: error.param,
+            message: error.message,
+        }
+    }
+}
+
+impl From<Failure> for ApiError {
+    fn from(failure: Failure) -> Self {
+        Self::Upstream(failure)
+    }
+}
+
+impl From<PriceError> for ApiError {
+    fn from(_: PriceError) -> Self {
+        Self::Invalid {
+            param: None,
+            message: "This request asks for more than any account could pay. Lower its limits."
+                .into(),
+        }
+    }
+}
+
+/// The error as an answer without its body: the outermost layer, which knows the request's id,
+/// writes it ([`crate::app`]).
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = self.status();
+        response.extensions_mut().insert(Arc::new(self));
+        response
+    }
+}
+
+impl From<AuthError> for ApiError {
+    fn from(error: AuthError) -> Self {
+        match error {
+            AuthError::Malformed | AuthError::Unknown => {
+                Self::InvalidKey("This API key is not known here. Check it for missing characters, or ask for a new one.")
+            }
+            AuthError::Revoked => Self::InvalidKey("This API key was revoked. Ask for a new one."),
+            AuthError::Expired => Self::InvalidKey("This API key has expired. Ask for a new one."),
+            AuthError::AccountDisabled => {
+                Self::NotPermitted("The account of this API key is disabled. Ask the operator.".into())
+            }
+            AuthError::Unavailable => Self::Unaccountable,
+        }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        if error.is_unavailable() {
+            tracing::warn!(%error, "the store does not answer");
+            return Self::Unaccountable;
+        }
+        match error {
+            StoreError::UnknownAccount(id) => {
+                Self::NotFound(format!("There is no account {id}.").into())
+            }
+            StoreError::UnknownKey(id) => Self::NotFound(format!("There is no key {id}.").into()),
+            StoreError::Invalid { field, problem } => Self::Invalid {
+                param: Some(field.into()),
+                message: format!("{field}: {problem}").into(),
+            },
+            StoreError::IdempotencyConflict => Self::Conflict(
+                "This Idempotency-Key was used before with another body. Use a new key for a new call.".into(),
+            ),
+            StoreError::BelowZero { available } => Self::Conflict(
+                format!("This would take the balance below zero; {available} can be taken at most.")
+                    .into(),
+            ),
+            StoreError::OverdraftInUse { available } => Self::Conflict(
+                format!("The account has used more of its overdraft than that; its available balance is {available}.")
+                    .into(),
+            ),
+            StoreError::Url(_)
+            | StoreError::InUse { .. }
+            | StoreError::File(_)
+            | StoreError::Migrate(_)
+            | StoreError::Empty
+            | StoreError::Rule(_)
+            | StoreError::Corrupt(_)
+            | StoreError::Database(_)
+            | StoreError::TimedOut => {
+                tracing::error!(%error, "the store failed");
+                Self::Internal
+            }
+        }
+    }
+}

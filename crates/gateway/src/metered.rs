@@ -1,0 +1,132 @@
+//! The body of a streamed answer, as the HTTP server polls it, and what becomes of it when nobody does.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use billing::Charge;
+use bytes::Bytes;
+use http_body::{Body, Frame};
+
+use crate::{
+    settings::ClientGonePolicy,
+    stream::{State, Stream},
+    upstream::Failure,
+};
+
+/// A metered stream as a body. Dropped before its end, its client is gone.
+pub struct MeteredBody {
+    /// Absent only while it is being dropped.
+    stream: Option<Box<Stream>>,
+    policy: ClientGonePolicy,
+    drain_max: Duration,
+}
+
+/// A stream that failed before anything was promised to the client.
+pub struct NotOpened {
+    /// Nothing is owed for it if another attempt is made.
+    pub charge: Option<Charge>,
+    /// What happened.
+    pub failure: Failure,
+}
+
+impl MeteredBody {
+    /// Waits for the provider's first event, so that an error before it keeps its real status.
+    ///
+    /// # Errors
+    /// [`NotOpened`] gives the charge back.
+    pub async fn open(
+        stream: Stream,
+        policy: ClientGonePolicy,
+        drain_max: Duration,
+    ) -> Result<Self, Box<NotOpened>> {
+        let mut body = Self {
+            stream: Some(Box::new(stream)),
+            policy,
+            drain_max,
+        };
+        std::future::poll_fn(|cx| match &mut body.stream {
+            Some(stream) => stream.poll_gather(cx),
+            None => Poll::Ready(()),
+        })
+        .await;
+        body.opened()
+    }
+
+    fn opened(mut self) -> Result<Self, Box<NotOpened>> {
+        let Some(mut stream) = self.stream.take() else {
+            return Ok(self);
+        };
+        match std::mem::replace(&mut stream.state, State::Open) {
+            State::NotOpened(failure) => Err(Box::new(NotOpened {
+                charge: stream.charge.take(),
+                failure,
+            })),
+            State::Unopened | State::Open | State::Drained => {
+                stream.watched.opened();
+                self.stream = Some(stream);
+                Ok(self)
+            }
+        }
+    }
+}
+
+impl Body for MeteredBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let Some(stream) = &mut self.stream else {
+            return Poll::Ready(None);
+        };
+        if stream.out.is_empty() && stream.charge.is_some() {
+            ready!(stream.poll_gather(cx));
+        }
+        if stream.out.is_empty() {
+            return Poll::Ready(None);
+        }
+        Poll::Ready(Some(Ok(Frame::data(stream.out.split().freeze()))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.stream
+            .as_ref()
+            .is_none_or(|stream| stream.charge.is_none() && stream.out.is_empty())
+    }
+}
+
+impl Drop for MeteredBody {
+    fn drop(&mut self) {
+        let Some(mut stream) = self.stream.take() else {
+            return;
+        };
+        let drained = self.policy == ClientGonePolicy::Drain
+            && matches!(stream.state, State::Open)
+            && stream.charge.is_some();
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) if drained => {
+                stream.state = State::Drained;
+                runtime.spawn(drain(stream, self.drain_max));
+            }
+            Ok(_) | Err(_) => stream.abandon(),
+        }
+    }
+}
+
+/// Reads on for a client that is gone, so that it is charged by the provider's own figure.
+async fn drain(mut stream: Box<Stream>, limit: Duration) {
+    let read = async {
+        while stream.charge.is_some() {
+            stream.out.clear();
+            std::future::poll_fn(|cx| stream.poll_gather(cx)).await;
+        }
+    };
+    let _ = tokio::time::timeout(limit, read).await;
+    stream.abandon();
+}

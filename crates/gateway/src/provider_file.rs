@@ -1,0 +1,427 @@
+//! A provider file: its format, and the built-in ones.
+
+use std::{collections::HashSet, fmt::Write as _};
+
+use billing::{Credits, Price, Rates, Tier};
+use dialect::{Dialect, Quirks};
+use serde::{Deserialize, Deserializer, de::Error as _};
+use tokens::{Encoding, Factor, ImageRule, Tokenizer};
+
+use crate::settings::{Finding, finding_of_toml};
+
+include!(concat!(env!("OUT_DIR"), "/builtin_providers.rs"));
+
+/// One provider, as written.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProviderFile {
+    /// Its name: lower case letters, digits and dashes.
+    #[serde(deserialize_with = "provider_name")]
+    pub name: String,
+    /// Its name for people.
+    #[serde(default)]
+    pub display_name: Option<String>,
+    /// What it speaks.
+    pub dialect: Dialect,
+    /// Where it is; `${NAME}` is replaced from the environment.
+    pub base_url: String,
+    /// The variable with its key; absent: no key is sent.
+    #[serde(default)]
+    pub api_key_env: Option<String>,
+    /// How the key is sent.
+    #[serde(default)]
+    pub auth: Auth,
+    /// Where the facts come from.
+    #[serde(default)]
+    pub docs_url: Option<String>,
+    /// The table that the prices come from.
+    #[serde(default)]
+    pub prices_from: Option<String>,
+    /// The day they were taken.
+    #[serde(default)]
+    pub prices_taken: Option<String>,
+    /// How it deviates from its dialect.
+    #[serde(default)]
+    pub quirks: Quirks,
+    /// What it serves.
+    #[serde(default)]
+    pub models: Vec<ModelFile>,
+}
+
+/// How a provider's key is sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Auth {
+    /// `Authorization: Bearer KEY`.
+    #[default]
+    Bearer,
+    /// The key alone in a header of this name.
+    Header(String),
+}
+
+impl<'de> Deserialize<'de> for Auth {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Word(String),
+            Table { header: String },
+        }
+        let wrong = "auth is \"bearer\" or { header = \"api-key\" }";
+        match Written::deserialize(deserializer).map_err(|_| D::Error::custom(wrong))? {
+            Written::Word(word) if word == "bearer" => Ok(Self::Bearer),
+            Written::Table { header }
+                if !header.is_empty()
+                    && header
+                        .bytes()
+                        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') =>
+            {
+                Ok(Self::Header(header))
+            }
+            Written::Word(_) | Written::Table { .. } => Err(D::Error::custom(wrong)),
+        }
+    }
+}
+
+/// One model, as written.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelFile {
+    /// What clients ask for.
+    #[serde(deserialize_with = "model_name")]
+    pub id: String,
+    /// What the provider calls it.
+    #[serde(default)]
+    pub upstream_id: Option<String>,
+    /// Other names for it.
+    #[serde(default)]
+    pub aliases: Vec<String>,
+    /// How its text is cut into tokens.
+    #[serde(default, deserialize_with = "encoding")]
+    pub tokenizer: Option<Encoding>,
+    /// Its tokens for each thousand of the tokenizer's.
+    #[serde(default, deserialize_with = "factor")]
+    pub token_factor: Option<Factor>,
+    /// Prompt and output together, in tokens.
+    pub context_window: u32,
+    /// Output at most, in tokens; absent: whatever the context window leaves.
+    #[serde(default)]
+    pub max_output_tokens: Option<u32>,
+    /// Whether it reasons out of sight, so that its output cannot be watched.
+    #[serde(default)]
+    pub hidden_output: bool,
+    /// How its images are counted.
+    #[serde(default, deserialize_with = "image_rule")]
+    pub image_rule: Option<ImageRule>,
+    /// Whether the provider says to move on.
+    #[serde(default)]
+    pub deprecated: bool,
+    /// Credits per million tokens; absent: refused until the operator writes one.
+    #[serde(default)]
+    pub price: Option<Rates>,
+    /// Other rates for long prompts.
+    #[serde(default)]
+    pub price_tiers: Vec<TierFile>,
+    /// The day this price was taken, where it differs from the file's.
+    #[serde(default)]
+    pub price_date: Option<String>,
+}
+
+/// One tier, as written.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TierFile {
+    /// It applies to prompts with more tokens than this.
+    pub above_prompt_tokens: u64,
+    /// Always true: the whole request is priced by the tier.
+    #[serde(default = "yes", deserialize_with = "whole_request")]
+    pub whole_request: bool,
+    /// Its rates.
+    pub price: Rates,
+}
+
+impl ProviderFile {
+    /// Reads one file.
+    ///
+    /// # Errors
+    /// What is wrong, where, and the mend.
+    pub fn parse(place: &str, text: &str) -> Result<Self, Vec<Finding>> {
+        let file: Self =
+            toml::from_str(text).map_err(|error| vec![finding_of_toml(place, text, &error)])?;
+        let findings = file.findings(place, text);
+        if findings.is_empty() {
+            Ok(file)
+        } else {
+            Err(findings)
+        }
+    }
+
+    /// The variables that it needs to be served.
+    #[must_use]
+    pub fn variables(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.api_key_env.as_deref().into_iter().collect();
+        let mut rest = self.base_url.as_str();
+        while let Some((_, after)) = rest.split_once("${") {
+            let (name, behind) = after.split_once('}').unwrap_or((after, ""));
+            names.push(name);
+            rest = behind;
+        }
+        names
+    }
+
+    /// The base URL with its variables replaced.
+    #[must_use]
+    pub fn resolved_base_url(&self, variable: impl Fn(&str) -> Option<String>) -> String {
+        let mut url = String::new();
+        let mut rest = self.base_url.as_str();
+        while let Some((before, after)) = rest.split_once("${") {
+            let (name, behind) = after.split_once('}').unwrap_or((after, ""));
+            url.push_str(before);
+            let value = variable(name).unwrap_or_default();
+            url.push_str(value.trim_end_matches('/'));
+            rest = behind;
+        }
+        url.push_str(rest);
+        url.trim_end_matches('/').to_owned()
+    }
+
+    fn findings(&self, place: &str, text: &str) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let mut report = |line: Option<usize>, message: String| {
+            findings.push(Finding {
+                place: place.to_owned(),
+                line,
+                message,
+            });
+        };
+        if !(self.base_url.starts_with("https://")
+            || self.base_url.starts_with("http://")
+            || self.base_url.starts_with("${"))
+        {
+            report(
+                line_with(text, "base_url"),
+                "base_url starts with https://, http:// or ${NAME}".into(),
+            );
+        }
+        let mut seen = HashSet::new();
+        for model in &self.models {
+            let line = line_with(text, &format!("\"{}\"", model.id));
+            for name in std::iter::once(&model.id).chain(&model.aliases) {
+                if !seen.insert(name.as_str()) {
+                    report(line, format!("model {name:?} is there twice; remove one"));
+                }
+            }
+            if let Err(error) = model.price() {
+                report(line, format!("model {:?}: {error}", model.id));
+            }
+            if model.max_output_tokens == Some(0) || model.context_window == 0 {
+                report(
+                    line,
+                    format!("model {:?}: a limit of 0 tokens serves nobody", model.id),
+                );
+            }
+        }
+        findings
+    }
+}
+
+impl ModelFile {
+    /// Its price, where it has one.
+    ///
+    /// # Errors
+    /// A negative rate, or tiers that do not rise.
+    pub fn price(&self) -> Result<Option<Price>, billing::PriceError> {
+        let tiers = self
+            .price_tiers
+            .iter()
+            .map(|tier| Tier {
+                above_prompt_tokens: tier.above_prompt_tokens,
+                price: tier.price.clone(),
+            })
+            .collect();
+        self.price
+            .clone()
+            .map(|base| Price::new(base, tiers))
+            .transpose()
+    }
+
+    /// Its tokenizer.
+    #[must_use]
+    pub fn tokenizer(&self) -> Tokenizer {
+        Tokenizer::new(
+            self.tokenizer.unwrap_or(Encoding::O200kBase),
+            self.token_factor.unwrap_or(Factor::EXACT),
+        )
+    }
+
+    /// Output at most, in tokens.
+    #[must_use]
+    pub fn output_tokens_max(&self) -> u32 {
+        self.max_output_tokens
+            .unwrap_or(self.context_window)
+            .min(self.context_window)
+    }
+}
+
+/// The line, from 1, on which `part` first stands.
+fn line_with(text: &str, part: &str) -> Option<usize> {
+    text.lines()
+        .position(|line| line.contains(part))
+        .map(|i| i + 1)
+}
+
+const fn yes() -> bool {
+    true
+}
+
+fn whole_request<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    match bool::deserialize(deserializer)? {
+        true => Ok(true),
+        false => Err(D::Error::custom(
+            "a tier prices the whole request: write whole_request = true",
+        )),
+    }
+}
+
+fn provider_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    let fine = !name.is_empty()
+        && name.len() <= 64
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if fine {
+        Ok(name)
+    } else {
+        Err(D::Error::custom(
+            "a provider's name is lower case letters, digits and dashes, at most 64",
+        ))
+    }
+}
+
+fn model_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    let fine = !name.is_empty() && name.len() <= 256 && name.bytes().all(|b| b.is_ascii_graphic());
+    if fine {
+        Ok(name)
+    } else {
+        Err(D::Error::custom(
+            "a model's id is printable ASCII without spaces, at most 256 characters",
+        ))
+    }
+}
+
+fn encoding<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Encoding>, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    name.parse().map(Some).map_err(D::Error::custom)
+}
+
+fn factor<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Factor>, D::Error> {
+    let thousandths = u32::deserialize(deserializer)?;
+    Factor::new(thousandths)
+        .map(Some)
+        .map_err(D::Error::custom)
+}
+
+fn image_rule<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ImageRule>, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    name.parse().map(Some).map_err(D::Error::custom)
+}
+
+/// The provider file of the demo: the scripted provider at this address, priced so that the
+/// demo key's credits last a while.
+#[must_use]
+pub fn demo_file(url: &str) -> String {
+    let mut text = String::new();
+    let price = Credits::from_nanos(1_000_000_000);
+    // Writing to a String cannot fail.
+    let _ = write!(
+        text,
+        "name = \"demo\"\ndisplay_name = \"Demo\"\ndialect = \"openai\"\nbase_url = \"{url}\"\n\
+         [[models]]\nid = \"demo\"\ncontext_window = 128000\nmax_output_tokens = 16384\n\
+         price = {{ prompt = \"{price}\", completion = \"10\" }}\n"
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ACME: &str = r#"
+name = "acme"
+dialect = "openai"
+base_url = "https://api.acme.example/v1"
+api_key_env = "ACME_API_KEY"
+[[models]]
+id = "acme-large"
+context_window = 128000
+max_output_tokens = 16384
+price = { prompt = "2.50", completion = "10.00", cached_prompt = "1.25" }
+"#;
+
+    fn messages(text: &str) -> Vec<String> {
+        match ProviderFile::parse("acme.toml", text) {
+            Ok(_) => Vec::new(),
+            Err(findings) => findings.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    #[test]
+    fn the_contracts_example_is_read() {
+        let file = ProviderFile::parse("acme.toml", ACME).unwrap();
+        assert_eq!(file.auth, Auth::Bearer);
+        assert_eq!(file.variables(), ["ACME_API_KEY"]);
+        assert!(file.models[0].price().unwrap().is_some());
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_line() {
+        for (from, to, part) in [
+            ("dialect = \"openai\"", "dialect = \"klingon\"", "acme.toml:3: unknown variant"),
+            ("context_window", "context_windwo", "unknown field"),
+            ("price = { prompt = \"2.50\"", "price = { prompt = 2.50", "acme.toml:10: invalid type"),
+            ("\"2.50\"", "\"-2.50\"", "never negative"),
+            ("https://api", "ftp://api", "acme.toml:4: base_url starts"),
+            ("id = \"acme-large\"", "id = \"acme-large\"\naliases = [\"acme-large\"]", "twice"),
+            ("id = \"acme-large\"", "id = \"acme large\"", "printable ASCII"),
+            ("id = \"acme-large\"", "id = \"x\"\ntokenizer = \"p9000\"", "o200k_base"),
+        ] {
+            let text = ACME.replace(from, to);
+            assert_ne!(text, ACME, "{from}");
+            let messages = messages(&text);
+            assert!(
+                messages.first().is_some_and(|m| m.contains(part)),
+                "{to}: {messages:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn variables_in_the_address_are_replaced() {
+        let text = ACME.replace(
+            "https://api.acme.example/v1",
+            "${ACME_BASE_URL}/v1/${ACME_TEAM}/",
+        );
+        let file = ProviderFile::parse("acme.toml", &text).unwrap();
+        assert_eq!(
+            file.variables(),
+            ["ACME_API_KEY", "ACME_BASE_URL", "ACME_TEAM"]
+        );
+        let value = |name: &str| {
+            Some(match name {
+                "ACME_BASE_URL" => "http://127.0.0.1:9/".to_owned(),
+                _ => "t".to_owned(),
+            })
+        };
+        assert_eq!(file.resolved_base_url(value), "http://127.0.0.1:9/v1/t");
+    }
+
+    #[test]
+    fn every_built_in_file_is_sound() {
+        assert!(BUILTIN_PROVIDERS.len() >= 3);
+        for (name, text) in BUILTIN_PROVIDERS {
+            let file = ProviderFile::parse(name, text).unwrap_or_else(|f| panic!("{f:?}"));
+            assert_eq!(format!("{}.toml", file.name), *name);
+        }
+    }
+}

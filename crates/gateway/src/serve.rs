@@ -1,0 +1,304 @@
+//! `tollway serve`: from settings to a listening gateway, and to its orderly end.
+
+use std::{io, sync::Arc, time::Duration};
+
+use billing::{Credits, Price, PriceId};
+use mock_provider::MockProvider;
+use store::{AdminKey, ApiKeySecret, Ledger, LedgerOptions, NewKey, OpenOptions, Store, StoreError, StoreUrl};
+use tokio::{net::TcpListener, sync::watch};
+
+use crate::{
+    app::{self, App, Shared},
+    catalogue::Catalogue,
+    metrics::Metrics,
+    provider_file::{ProviderFile, demo_file},
+    server::{self, Bounds},
+    settings::{Finding, Settings},
+    upstream::Upstream,
+    welcome::Welcome,
+};
+
+/// The demo key's credits.
+const DEMO_CREDITS: Credits = Credits::from_nanos(5_000_000_000);
+/// A client that takes nothing for this long is gone.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// What streams that were cut get to say so.
+const CUT_GRACE: Duration = Duration::from_secs(3);
+/// What the journal gets to write everything.
+const FLUSH_GRACE: Duration = Duration::from_secs(20);
+
+/// Why the gateway did not start, or did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The configuration is wrong.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Configuration(Vec<Finding>),
+    /// The books cannot be opened.
+    #[error("the store: {0}")]
+    Store(#[from] StoreError),
+    /// An address cannot be listened on.
+    #[error("{0}")]
+    Listen(#[from] io::Error),
+    /// The client for providers cannot be made.
+    #[error("the client for providers: {0}")]
+    Client(#[from] reqwest::Error),
+    /// The metrics cannot be made.
+    #[error("the metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// A price cannot be written down.
+    #[error("a price: {0}")]
+    Price(#[from] billing::PriceError),
+    /// Not everything was written when the time was up.
+    #[error("the journal could not be written in time; what is missing is charged by its checkpoints when another gateway starts")]
+    NotFlushed,
+}
+
+/// A gateway that is ready to be served.
+pub struct Ready {
+    /// Its state.
+    pub app: Shared,
+    /// Where clients connect.
+    pub listener: TcpListener,
+    /// Where metrics are scraped, if not there.
+    pub metrics_listener: Option<TcpListener>,
+    /// What to print once.
+    pub welcome: Welcome,
+    cut: watch::Sender<bool>,
+    /// Alive as long as the gateway.
+    _demo: Option<MockProvider>,
+}
+
+/// Starts everything but the serving. `findings` are what loading the configuration found wrong.
+///
+/// # Errors
+/// [`ServeError`].
+pub async fn prepare(
+    settings: Settings,
+    mut files: Vec<(String, ProviderFile)>,
+    mut findings: Vec<Finding>,
+) -> Result<Ready, ServeError> {
+    if !findings.is_empty() {
+        return Err(ServeError::Configuration(findings));
+    }
+    // Only fails where a provider of TLS is installed already, which then is this one.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let listener = server::bind(settings.listen).await?;
+    let metrics_listener = match settings.metrics_listen {
+        Some(address) => Some(server::bind(address).await?),
+        None => None,
+    };
+    let demo = demo(&settings, &mut files).await?;
+    let variable = |name: &str| std::env::var(name).ok();
+    let catalogue = Catalogue::new(files, &settings.routes, variable, &mut findings);
+    if !findings.is_empty() {
+        return Err(ServeError::Configuration(findings));
+    }
+    let options = OpenOptions {
+        connections: settings.database_connections,
+        ..OpenOptions::default()
+    };
+    let store = Store::open(&StoreUrl::parse(&settings.database_url)?, options).await?;
+    record_prices(&store, &catalogue).await?;
+    let (admin_key, admin_secret) = store
+        .ensure_admin_key(settings.admin_key.as_ref().map(|key| key.expose()))
+        .await?;
+    let demo_key = store.create_demo_key(demo_key()).await?;
+    let ledger = Ledger::start(
+        store.clone(),
+        LedgerOptions {
+            in_flight_max: settings.requests_max,
+            ..LedgerOptions::default()
+        },
+    )
+    .await?;
+    let welcome = Welcome::new(
+        listener.local_addr()?,
+        &store_name(&settings)?,
+        &catalogue,
+        demo.is_some(),
+        admin_secret.as_ref().map(ApiKeySecret::expose),
+        demo_key.as_ref().map(|key| key.secret.expose()),
+    );
+    let (cut, cut_streams) = watch::channel(false);
+    let app = share(settings, catalogue, store, ledger, admin_key, cut_streams)?;
+    warm_up(&app);
+    Ok(Ready {
+        app,
+        listener,
+        metrics_listener,
+        welcome,
+        cut,
+        _demo: demo,
+    })
+}
+
+fn share(
+    settings: Settings,
+    catalogue: Catalogue,
+    store: Store,
+    ledger: Ledger,
+    admin_key: AdminKey,
+    cut_streams: watch::Receiver<bool>,
+) -> Result<Shared, ServeError> {
+    Ok(Arc::new(App {
+        upstream: Upstream::new(&settings)?,
+        metrics: Metrics::new()?,
+        settings,
+        catalogue,
+        store,
+        ledger,
+        admin_key,
+        cut_streams,
+    }))
+}
+
+/// Loads the tokenizers in the background: the first request that counts does not wait for it.
+fn warm_up(app: &Shared) {
+    let mut tokenizers: Vec<_> = app.catalogue.models().iter().map(|m| m.tokenizer).collect();
+    tokenizers.dedup_by_key(|tokenizer| tokenizer.encoding());
+    tokio::task::spawn_blocking(move || {
+        for tokenizer in tokenizers {
+            tokenizer.warm_up();
+        }
+    });
+}
+
+/// Starts the demo provider where it was asked for, or where there would be nothing to serve.
+async fn demo(
+    settings: &Settings,
+    files: &mut Vec<(String, ProviderFile)>,
+) -> Result<Option<MockProvider>, ServeError> {
+    let set = |name: &str| std::env::var(name).is_ok_and(|value| !value.is_empty());
+    let any = files
+        .iter()
+        .any(|(_, file)| !file.models.is_empty() && file.variables().into_iter().all(set));
+    if any && !settings.demo {
+        return Ok(None);
+    }
+    let provider = MockProvider::start(([127, 0, 0, 1], 0).into()).await?;
+    let place = "the demo provider";
+    let file = ProviderFile::parse(place, &demo_file(&provider.url()))
+        .map_err(ServeError::Configuration)?;
+    files.push((place.into(), file));
+    Ok(Some(provider))
+}
+
+fn demo_key() -> NewKey {
+    NewKey {
+        name: "demo".into(),
+        credits: Some(DEMO_CREDITS),
+        ..NewKey::default()
+    }
+}
+
+fn store_name(settings: &Settings) -> Result<String, StoreError> {
+    Ok(StoreUrl::parse(&settings.database_url)?.to_string())
+}
+
+/// Keeps every price version, so that every charge can be computed again.
+async fn record_prices(store: &Store, catalogue: &Catalogue) -> Result<(), ServeError> {
+    let priced: Vec<_> = catalogue
+        .models()
+        .iter()
+        .filter_map(|model| model.price.as_ref().map(|price| (model, price)))
+        .collect();
+    let texts: Vec<String> = priced
+        .iter()
+        .map(|(_, (price, _))| Price::to_json(price))
+        .collect::<Result<_, _>>()?;
+    let rows: Vec<(PriceId, &str, &str, &str)> = priced
+        .iter()
+        .zip(&texts)
+        .map(|((model, (_, id)), text)| (*id, &*model.provider.name, &*model.id, text.as_str()))
+        .collect();
+    Ok(store.record_prices(&rows).await?)
+}
+
+/// Serves until SIGTERM or SIGINT: then takes no more, lets streams end within the grace, writes
+/// every settlement.
+///
+/// # Errors
+/// [`ServeError`].
+pub async fn run(
+    settings: Settings,
+    files: Vec<(String, ProviderFile)>,
+    findings: Vec<Finding>,
+) -> Result<(), ServeError> {
+    let ready = prepare(settings, files, findings).await?;
+    ready.welcome.print();
+    serve(ready, stop_signal()).await
+}
+
+/// Serves until `stop`.
+///
+/// # Errors
+/// [`ServeError::NotFlushed`].
+pub async fn serve(ready: Ready, stop: impl Future<Output = ()> + Send) -> Result<(), ServeError> {
+    let settings = &ready.app.settings;
+    let bounds = Bounds {
+        connections_max: settings.connections_max,
+        header_timeout: settings.header_timeout,
+        write_timeout: WRITE_TIMEOUT,
+        grace: settings.shutdown_grace + CUT_GRACE,
+    };
+    let (stopping, stopped) = watch::channel(false);
+    let told = |mut stopped: watch::Receiver<bool>| async move {
+        let _ = stopped.wait_for(|stop| *stop).await;
+    };
+    let clients = server::serve(
+        ready.listener,
+        app::router(ready.app.clone()),
+        bounds,
+        told(stopped.clone()),
+    );
+    let metrics = async {
+        if let Some(listener) = ready.metrics_listener {
+            let router = app::metrics_router(ready.app.clone());
+            server::serve(listener, router, bounds, told(stopped.clone())).await;
+        }
+    };
+    let signal = async {
+        stop.await;
+        tracing::info!("stopping: no new requests, running streams may end");
+        let _ = stopping.send(true);
+        tokio::time::sleep(settings.shutdown_grace).await;
+        let _ = ready.cut.send(true);
+    };
+    let serving = async { tokio::join!(clients, metrics) };
+    let mut signal = std::pin::pin!(signal);
+    let mut serving = std::pin::pin!(serving);
+    tokio::select! {
+        _ = &mut serving => {}
+        () = &mut signal => { serving.await; }
+    }
+    if ready.app.ledger.shutdown(FLUSH_GRACE).await {
+        tracing::info!("stopped: every settlement is written");
+        Ok(())
+    } else {
+        Err(ServeError::NotFlushed)
+    }
+}
+
+async fn stop_signal() {
+    let interrupt = tokio::signal::ctrl_c();
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        match signal(SignalKind::terminate()) {
+            Ok(mut terminate) => {
+                tokio::select! {
+                    _ = interrupt => {}
+                    _ = terminate.recv() => {}
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot hear SIGTERM; use SIGINT to stop");
+                let _ = interrupt.await;
+            }
+        }
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = interrupt.await;
+    }
+}

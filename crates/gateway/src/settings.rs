@@ -1,0 +1,580 @@
+//! Settings: defaults, overridden by `tollway.toml`, overridden by `TOLLWAY_*`, overridden by flags.
+
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+
+use toml::de::{DeTable, DeValue};
+
+/// A secret that does not show itself in logs or errors.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret.
+    #[must_use]
+    pub const fn new(secret: String) -> Self {
+        Self(secret)
+    }
+
+    /// The secret itself, for the one place that sends or compares it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// What happens upstream when a client hangs up in the middle of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientGonePolicy {
+    /// Close the upstream connection at once and charge what was delivered, by our own count.
+    Cancel,
+    /// Read on for the provider's own figure, bounded by the hold and by `drain_seconds_max`.
+    Drain,
+}
+
+/// Everything that can be set.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where clients connect.
+    pub listen: SocketAddr,
+    /// `sqlite://PATH` or `postgres://…`.
+    pub database_url: String,
+    /// The operator's key; made and printed at the first start where it is not set.
+    pub admin_key: Option<Secret>,
+    /// A directory of provider files, added to the built-in ones.
+    pub providers: Option<PathBuf>,
+    /// Shown in a 402.
+    pub top_up_url: Option<String>,
+    /// An address of its own for `/metrics`.
+    pub metrics_listen: Option<SocketAddr>,
+    /// Serve the demo provider even where others are configured.
+    pub demo: bool,
+    /// See [`ClientGonePolicy`].
+    pub client_gone: ClientGonePolicy,
+    /// How long a drained stream is read on at most.
+    pub drain_max: Duration,
+    /// Largest request body, in bytes.
+    pub body_bytes_max: usize,
+    /// Largest event of an upstream stream, in bytes.
+    pub event_bytes_max: usize,
+    /// Largest plain answer of a provider, in bytes.
+    pub answer_bytes_max: usize,
+    /// Requests in flight at most; one more is answered 503.
+    pub requests_max: usize,
+    /// Open client connections at most.
+    pub connections_max: usize,
+    /// To connect to a provider.
+    pub connect_timeout: Duration,
+    /// To the first byte of a provider's answer.
+    pub first_byte_timeout: Duration,
+    /// Between two reads of a provider's stream.
+    pub idle_timeout: Duration,
+    /// From a client's connection to the end of its request's headers.
+    pub header_timeout: Duration,
+    /// For a client's request body.
+    pub body_timeout: Duration,
+    /// How long running streams may go on after SIGTERM.
+    pub shutdown_grace: Duration,
+    /// Attempts upstream per request, over all targets.
+    pub attempts_max: usize,
+    /// Connections to the database.
+    pub database_connections: u32,
+    /// Explicit routes.
+    pub routes: Vec<RouteSetting>,
+}
+
+/// `[[routes]]` in `tollway.toml`: a model name and what serves it, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteSetting {
+    /// What clients ask for.
+    pub model: String,
+    /// `provider/model`, tried in order.
+    pub targets: Vec<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8402)),
+            database_url: "sqlite://tollway-data/tollway.db".into(),
+            admin_key: None,
+            providers: None,
+            top_up_url: None,
+            metrics_listen: None,
+            demo: false,
+            client_gone: ClientGonePolicy::Cancel,
+            drain_max: Duration::from_secs(30),
+            body_bytes_max: 20 << 20,
+            event_bytes_max: 1 << 20,
+            answer_bytes_max: 64 << 20,
+            requests_max: 16_384,
+            connections_max: 20_000,
+            connect_timeout: Duration::from_secs(5),
+            first_byte_timeout: Duration::from_secs(300),
+            idle_timeout: Duration::from_secs(120),
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(60),
+            shutdown_grace: Duration::from_secs(30),
+            attempts_max: 3,
+            database_connections: 8,
+            routes: Vec::new(),
+        }
+    }
+}
+
+/// A setting that is one value: its name, its meaning, and how its text is taken in.
+pub struct Setting {
+    /// The key in `tollway.toml`; `TOLLWAY_` and its upper case in the environment.
+    pub name: &'static str,
+    /// One line of documentation.
+    pub doc: &'static str,
+    /// The default as it would be written, or empty where there is none.
+    pub default: &'static str,
+    apply: fn(&mut Settings, &str) -> Result<(), String>,
+}
+
+/// Every setting that is one value.
+pub const SETTINGS: &[Setting] = &[
+    Setting {
+        name: "listen",
+        doc: "address and port for clients",
+        default: "127.0.0.1:8402",
+        apply: |s, v| address(v).map(|a| s.listen = a),
+    },
+    Setting {
+        name: "database_url",
+        doc: "where the books are kept: sqlite://PATH or postgres://USER:PASSWORD@HOST/NAME (also DATABASE_URL)",
+        default: "sqlite://tollway-data/tollway.db",
+        apply: |s, v| {
+            s.database_url = v.to_owned();
+            Ok(())
+        },
+    },
+    Setting {
+        name: "admin_key",
+        doc: "the operator's key, at least 16 characters; made and printed at the first start where it is not set",
+        default: "",
+        apply: |s, v| {
+            if v.len() < 16 {
+                return Err("an admin key has at least 16 characters".into());
+            }
+            s.admin_key = Some(Secret::new(v.to_owned()));
+            Ok(())
+        },
+    },
+    Setting {
+        name: "providers",
+        doc: "a directory of provider files, added to the built-in ones; the same name replaces one",
+        default: "",
+        apply: |s, v| {
+            s.providers = Some(PathBuf::from(v));
+            Ok(())
+        },
+    },
+    Setting {
+        name: "top_up_url",
+        doc: "where customers buy credits; shown in a 402",
+        default: "",
+        apply: |s, v| {
+            s.top_up_url = Some(v.to_owned());
+            Ok(())
+        },
+    },
+    Setting {
+        name: "metrics_listen",
+        doc: "an address of its own for /metrics; it is then not served to clients",
+        default: "",
+        apply: |s, v| address(v).map(|a| s.metrics_listen = Some(a)),
+    },
+    Setting {
+        name: "demo",
+        doc: "serve the demo provider even where others are configured",
+        default: "false",
+        apply: |s, v| {
+            s.demo = v.parse().map_err(|_| "write true or false".to_owned())?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "client_gone",
+        doc: "when a client hangs up mid-stream: cancel (close upstream, charge our own count) or drain (read on for the provider's figure)",
+        default: "cancel",
+        apply: |s, v| {
+            s.client_gone = match v {
+                "cancel" => ClientGonePolicy::Cancel,
+                "drain" => ClientGonePolicy::Drain,
+                _ => return Err("write cancel or drain".into()),
+            };
+            Ok(())
+        },
+    },
+    Setting {
+        name: "drain_seconds_max",
+        doc: "how long a drained stream is read on at most",
+        default: "30",
+        apply: |s, v| seconds(v).map(|d| s.drain_max = d),
+    },
+    Setting {
+        name: "body_bytes_max",
+        doc: "largest request body",
+        default: "20971520",
+        apply: |s, v| number(v, 1024, 1 << 30).map(|n| s.body_bytes_max = n),
+    },
+    Setting {
+        name: "event_bytes_max",
+        doc: "largest event of a provider's stream",
+        default: "1048576",
+        apply: |s, v| number(v, 4096, 1 << 28).map(|n| s.event_bytes_max = n),
+    },
+    Setting {
+        name: "answer_bytes_max",
+        doc: "largest plain answer of a provider",
+        default: "67108864",
+        apply: |s, v| number(v, 4096, 1 << 30).map(|n| s.answer_bytes_max = n),
+    },
+    Setting {
+        name: "requests_max",
+        doc: "requests in flight at most; one more is answered 503",
+        default: "16384",
+        apply: |s, v| number(v, 1, 1 << 20).map(|n| s.requests_max = n),
+    },
+    Setting {
+        name: "connections_max",
+        doc: "open client connections at most; more wait to be accepted",
+        default: "20000",
+        apply: |s, v| number(v, 1, 1 << 20).map(|n| s.connections_max = n),
+    },
+    Setting {
+        name: "connect_timeout_seconds",
+        doc: "to connect to a provider",
+        default: "5",
+        apply: |s, v| seconds(v).map(|d| s.connect_timeout = d),
+    },
+    Setting {
+        name: "first_byte_timeout_seconds",
+        doc: "to the first byte of a provider's answer",
+        default: "300",
+        apply: |s, v| seconds(v).map(|d| s.first_byte_timeout = d),
+    },
+    Setting {
+        name: "idle_timeout_seconds",
+        doc: "between two reads of a provider's stream",
+        default: "120",
+        apply: |s, v| seconds(v).map(|d| s.idle_timeout = d),
+    },
+    Setting {
+        name: "header_timeout_seconds",
+        doc: "for a client to send its request's headers",
+        default: "10",
+        apply: |s, v| seconds(v).map(|d| s.header_timeout = d),
+    },
+    Setting {
+        name: "body_timeout_seconds",
+        doc: "for a client to send its request's body",
+        default: "60",
+        apply: |s, v| seconds(v).map(|d| s.body_timeout = d),
+    },
+    Setting {
+        name: "shutdown_grace_seconds",
+        doc: "how long running streams may go on after SIGTERM",
+        default: "30",
+        apply: |s, v| seconds(v).map(|d| s.shutdown_grace = d),
+    },
+    Setting {
+        name: "attempts_max",
+        doc: "attempts upstream per request, over all its targets",
+        default: "3",
+        apply: |s, v| number(v, 1, 16).map(|n| s.attempts_max = n),
+    },
+    Setting {
+        name: "database_connections",
+        doc: "connections to the database beside the journal's own",
+        default: "8",
+        apply: |s, v| {
+            number(v, 1, 256).and_then(|n| {
+                s.database_connections = u32::try_from(n).map_err(|e| e.to_string())?;
+                Ok(())
+            })
+        },
+    },
+];
+
+/// Variables with the prefix that are no settings.
+const OTHER_VARIABLES: &[&str] = &["TOLLWAY_CONFIG", "TOLLWAY_URL"];
+/// The environment's prefix.
+const PREFIX: &str = "TOLLWAY_";
+/// A name further from every known one than this is not a slip of the pen.
+const SLIP_MAX: usize = 3;
+
+/// One thing wrong with the configuration, with the mend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The file or variable.
+    pub place: String,
+    /// The line in the file, from 1.
+    pub line: Option<usize>,
+    /// What is wrong and what to write instead.
+    pub message: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            Some(line) => write!(f, "{}:{line}: {}", self.place, self.message),
+            None => write!(f, "{}: {}", self.place, self.message),
+        }
+    }
+}
+
+impl Settings {
+    /// Takes in the text of a `tollway.toml`; what is wrong goes to `findings`.
+    pub fn apply_toml(&mut self, place: &str, text: &str, findings: &mut Vec<Finding>) {
+        let table = match DeTable::parse(text) {
+            Ok(table) => table,
+            Err(error) => {
+                findings.push(finding_of_toml(place, text, &error));
+                return;
+            }
+        };
+        for (key, value) in table.get_ref() {
+            let line = Some(line_of(text, key.span().start));
+            let result = match (key.get_ref().as_ref(), value.get_ref()) {
+                ("routes", routes) => self.apply_routes(routes),
+                (name, value) => match scalar(value) {
+                    Some(value) => self.apply_named(name, &value),
+                    None => Err("expected one value, not a list or a table".into()),
+                },
+            };
+            if let Err(message) = result {
+                findings.push(Finding {
+                    place: place.into(),
+                    line,
+                    message,
+                });
+            }
+        }
+    }
+
+    /// Takes in `TOLLWAY_*` and `DATABASE_URL` of these variables.
+    pub fn apply_environment(
+        &mut self,
+        variables: impl IntoIterator<Item = (String, String)>,
+        findings: &mut Vec<Finding>,
+    ) {
+        let mut ours: Vec<(String, String)> = variables
+            .into_iter()
+            .filter(|(name, _)| name.starts_with(PREFIX) || name == "DATABASE_URL")
+            .filter(|(name, _)| !OTHER_VARIABLES.contains(&name.as_str()))
+            .filter(|(_, value)| !value.is_empty())
+            .collect();
+        // DATABASE_URL sorts first, so TOLLWAY_DATABASE_URL has the last word.
+        ours.sort();
+        for (variable, value) in ours {
+            let name = variable
+                .strip_prefix(PREFIX)
+                .unwrap_or(&variable)
+                .to_ascii_lowercase();
+            if let Err(message) = self.apply_named(&name, &value) {
+                findings.push(Finding {
+                    place: format!("environment variable {variable}"),
+                    line: None,
+                    message,
+                });
+            }
+        }
+    }
+
+    /// Takes in one setting by name.
+    ///
+    /// # Errors
+    /// What is wrong and what to write instead.
+    pub fn apply_named(&mut self, name: &str, value: &str) -> Result<(), String> {
+        match SETTINGS.iter().find(|setting| setting.name == name) {
+            Some(setting) => (setting.apply)(self, value),
+            None => Err(unknown(name)),
+        }
+    }
+
+    fn apply_routes(&mut self, routes: &DeValue<'_>) -> Result<(), String> {
+        let DeValue::Array(routes) = routes else {
+            return Err("write [[routes]] tables with model and targets".into());
+        };
+        for route in routes {
+            let DeValue::Table(route) = route.get_ref() else {
+                return Err("write [[routes]] tables with model and targets".into());
+            };
+            let mut model = None;
+            let mut targets = Vec::new();
+            for (key, value) in route {
+                match (key.get_ref().as_ref(), value.get_ref()) {
+                    ("model", DeValue::String(name)) => model = Some(name.to_string()),
+                    ("targets", DeValue::Array(list)) => {
+                        for target in list {
+                            let DeValue::String(target) = target.get_ref() else {
+                                return Err("targets are texts such as \"openai/gpt-4o\"".into());
+                            };
+                            targets.push(target.to_string());
+                        }
+                    }
+                    (other, _) => {
+                        return Err(format!(
+                            "a route has model and targets, not {other:?} of this type"
+                        ));
+                    }
+                }
+            }
+            let model = model.ok_or("a route names its model: model = \"…\"")?;
+            if targets.is_empty() {
+                return Err(format!("route {model:?} has no targets"));
+            }
+            self.routes.push(RouteSetting { model, targets });
+        }
+        Ok(())
+    }
+}
+
+/// The finding for a text that is not TOML or not of the expected shape.
+#[must_use]
+pub fn finding_of_toml(place: &str, text: &str, error: &toml::de::Error) -> Finding {
+    Finding {
+        place: place.into(),
+        line: error.span().map(|span| line_of(text, span.start)),
+        message: error.message().to_owned(),
+    }
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    let before = text.as_bytes().get(..offset).unwrap_or_default();
+    memchr::memchr_iter(b'\n', before).count() + 1
+}
+
+fn unknown(name: &str) -> String {
+    let closest = SETTINGS
+        .iter()
+        .map(|setting| setting.name)
+        .chain(["routes"])
+        .map(|known| (strsim::damerau_levenshtein(name, known), known))
+        .min();
+    match closest {
+        Some((distance, known)) if distance <= SLIP_MAX.max(known.len() / 3) => {
+            format!("unknown setting {name:?}; the closest known one is {known:?}")
+        }
+        Some(_) | None => format!("unknown setting {name:?}; docs/settings.md lists the known ones"),
+    }
+}
+
+fn scalar(value: &DeValue<'_>) -> Option<String> {
+    match value {
+        DeValue::String(text) => Some(text.to_string()),
+        DeValue::Integer(number) => Some(number.to_string()),
+        DeValue::Boolean(flag) => Some(flag.to_string()),
+        DeValue::Float(number) => Some(number.to_string()),
+        DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => None,
+    }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| format!("expected an address and port such as 127.0.0.1:8402, got {text:?}"))
+}
+
+fn number(text: &str, least: usize, most: usize) -> Result<usize, String> {
+    text.replace('_', "")
+        .parse()
+        .ok()
+        .filter(|n| (least..=most).contains(n))
+        .ok_or_else(|| format!("expected a whole number from {least} to {most}, got {text:?}"))
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text
+        .parse()
+        .map_err(|_| format!("expected seconds such as 30 or 0.5, got {text:?}"))?;
+    if !(0.001..=86_400.0).contains(&seconds) {
+        return Err(format!("expected 0.001 to 86400 seconds, got {text:?}"));
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from_toml(text: &str) -> (Settings, Vec<String>) {
+        let mut settings = Settings::default();
+        let mut findings = Vec::new();
+        settings.apply_toml("tollway.toml", text, &mut findings);
+        (settings, findings.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn later_sources_override_earlier_ones() {
+        let (mut settings, findings) = from_toml("listen = \"127.0.0.1:1\"\nrequests_max = 7\n");
+        assert!(findings.is_empty(), "{findings:?}");
+        let mut findings = Vec::new();
+        let variables = [("TOLLWAY_LISTEN", "127.0.0.1:2"), ("OTHER", "x")];
+        settings.apply_environment(
+            variables.map(|(n, v)| (n.to_owned(), v.to_owned())),
+            &mut findings,
+        );
+        assert!(findings.is_empty(), "{findings:?}");
+        assert_eq!(settings.listen.port(), 2);
+        assert_eq!(settings.requests_max, 7);
+    }
+
+    #[test]
+    fn an_unknown_setting_names_the_closest_known_one_and_its_line() {
+        let (_, findings) = from_toml("\nlisten = \"127.0.0.1:1\"\ntopup_url = \"x\"\n");
+        assert_eq!(
+            findings,
+            ["tollway.toml:3: unknown setting \"topup_url\"; the closest known one is \"top_up_url\""]
+        );
+    }
+
+    #[test]
+    fn wrong_values_say_what_is_expected() {
+        for (text, part) in [
+            ("listen = \"nowhere\"", "expected an address"),
+            ("requests_max = -1", "expected a whole number"),
+            ("idle_timeout_seconds = 0", "expected 0.001"),
+            ("client_gone = \"never\"", "write cancel or drain"),
+            ("admin_key = \"short\"", "at least 16"),
+            ("routes = 3", "write [[routes]]"),
+            ("listen = [1]", "expected one value"),
+            ("listen = ", "tollway.toml:1"),
+        ] {
+            let (_, findings) = from_toml(text);
+            assert!(
+                findings.first().is_some_and(|f| f.contains(part)),
+                "{text}: {findings:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_documented_default_is_the_default() {
+        for setting in SETTINGS.iter().filter(|s| !s.default.is_empty()) {
+            let mut settings = Settings::default();
+            (setting.apply)(&mut settings, setting.default).unwrap();
+            assert_eq!(
+                format!("{settings:?}"),
+                format!("{:?}", Settings::default()),
+                "{}",
+                setting.name
+            );
+        }
+    }
+
+    #[test]
+    fn routes_are_read() {
+        let (settings, findings) =
+            from_toml("[[routes]]\nmodel = \"best\"\ntargets = [\"a/x\", \"b/y\"]\n");
+        assert!(findings.is_empty(), "{findings:?}");
+        assert_eq!(settings.routes[0].targets, ["a/x", "b/y"]);
+    }
+}

@@ -1,0 +1,478 @@
+//! A stream from a provider to a client: every event metered, covered before it is delivered, settled once.
+
+use std::{
+    collections::VecDeque,
+    future::Future as _,
+    pin::Pin,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use billing::{Charge, Credits, End, Settled, Text, Verdict};
+use bytes::BytesMut;
+use dialect::{Chunk, ChunkTemplate, Decoder, Delta, Ending, SseFramer, UsageFault, usage_json};
+use futures_util::future::BoxFuture;
+use http_body::Body as _;
+use smallvec::SmallVec;
+use store::Shortfall;
+use tokens::{OFF_THREAD_BYTES_MIN, Usage};
+use tokio::time::Sleep;
+
+use crate::{
+    admit,
+    app::Shared,
+    bill::{off_thread_if, piece, with_bill},
+    catalogue::Model,
+    credit::Search,
+    error::ApiError,
+    upstream::{Failure, from_reqwest},
+    watch::Watched,
+};
+
+/// What a running stream has consumed is written down this often.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(3);
+/// Output is handed on when this much of it has gathered, even if more has arrived.
+const WRITE_BYTES_MAX: usize = 64 * 1024;
+/// After the end of an answer its connection is read for this long at most, to be used again.
+const LINGER_MAX: Duration = Duration::from_secs(1);
+
+/// One stream.
+pub struct Stream {
+    app: Shared,
+    pub(crate) watched: Watched,
+    /// Present until the stream is settled.
+    pub(crate) charge: Option<Charge>,
+    upstream: Option<Pin<Box<reqwest::Body>>>,
+    framer: SseFramer,
+    decoder: Decoder,
+    deltas: Vec<Delta>,
+    queue: VecDeque<Item>,
+    /// Written and not handed on.
+    pub(crate) out: BytesMut,
+    model: String,
+    include_usage: bool,
+    usage_sent: bool,
+    pub(crate) state: State,
+    search: Search,
+    idle: Pin<Box<Sleep>>,
+    last_read: Instant,
+    last_checkpoint: Instant,
+    cut_now: BoxFuture<'static, ()>,
+}
+
+/// What the client knows of the stream.
+pub enum State {
+    /// Nothing yet, so a failure can still have its real status.
+    Unopened,
+    /// It failed before anything was promised.
+    NotOpened(Failure),
+    /// The status is sent: failures travel inside.
+    Open,
+    /// The client is gone, and the provider's own figure is waited for.
+    Drained,
+}
+
+/// What waits to be taken in.
+enum Item {
+    Delta(Delta),
+    /// The provider failed after what came before.
+    Failed(Failure),
+}
+
+/// Whether an item could be taken in.
+enum Step {
+    Done,
+    Lacks(Credits),
+}
+
+impl Stream {
+    /// A stream over a provider's answer.
+    pub fn new(
+        app: Shared,
+        watched: Watched,
+        charge: Charge,
+        model: &Model,
+        include_usage: bool,
+        response: reqwest::Response,
+    ) -> Self {
+        let now = Instant::now();
+        let mut cut = app.cut_streams.clone();
+        let first_byte = app.settings.first_byte_timeout;
+        let provider = &model.provider;
+        Self {
+            framer: SseFramer::new(app.settings.event_bytes_max),
+            decoder: provider.dialect.decoder(provider.quirks.clone()),
+            watched,
+            charge: Some(charge),
+            upstream: Some(Box::pin(http::Response::from(response).into_body())),
+            deltas: Vec::new(),
+            queue: VecDeque::new(),
+            out: BytesMut::new(),
+            model: model.id.to_string(),
+            include_usage,
+            usage_sent: false,
+            state: State::Unopened,
+            search: Search::Enough,
+            idle: Box::pin(tokio::time::sleep(first_byte)),
+            last_read: now,
+            last_checkpoint: now,
+            cut_now: Box::pin(async move {
+                // An error means that nobody can cut any more: wait for ever.
+                if cut.wait_for(|cut| *cut).await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }),
+            app,
+        }
+    }
+
+    /// Gathers output: ready when some must be handed on, and at the end.
+    pub fn poll_gather(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.is_open() && self.cut_now.as_mut().poll(cx).is_ready() {
+            self.end_with(End::GatewayLost, &ApiError::Stopping);
+        }
+        loop {
+            let Some(charge) = &mut self.charge else {
+                return Poll::Ready(());
+            };
+            if matches!(self.state, State::NotOpened(_)) || self.out.len() >= WRITE_BYTES_MAX {
+                return Poll::Ready(());
+            }
+            if self.search.poll(cx, &self.app.ledger, charge).is_pending() {
+                return self.pause();
+            }
+            let moved = match self.queue.pop_front() {
+                Some(item) => {
+                    self.take(item);
+                    Poll::Ready(())
+                }
+                None => self.poll_upstream(cx),
+            };
+            if moved.is_pending() {
+                return self.pause();
+            }
+        }
+    }
+
+    /// The client is gone: settles for what was delivered.
+    pub fn abandon(mut self) {
+        if let Some(charge) = self.charge.take() {
+            let large = charge.pending_bytes() >= OFF_THREAD_BYTES_MIN;
+            let settled = off_thread_if(large, || charge.abandon());
+            self.watched.settled(End::ClientGone, settled);
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        matches!(self.state, State::Open)
+    }
+
+    /// Nothing more can be done now: hand on what was gathered, else wait.
+    fn pause(&self) -> Poll<()> {
+        if self.out.is_empty() {
+            Poll::Pending
+        } else {
+            Poll::Ready(())
+        }
+    }
+
+    /// Reads once from upstream and decodes what came.
+    fn poll_upstream(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(upstream) = &mut self.upstream else {
+            // Everything was taken in, and the end of the file left an end in the queue.
+            self.fail(Failure::Broken);
+            return Poll::Ready(());
+        };
+        match upstream.as_mut().poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.last_read = Instant::now();
+                if let Ok(bytes) = frame.into_data() {
+                    self.framer.push(bytes);
+                    self.decode();
+                }
+            }
+            Poll::Ready(Some(Err(error))) => self.fail(from_reqwest(&error)),
+            Poll::Ready(None) => {
+                self.upstream = None;
+                self.end_of_file();
+            }
+            Poll::Pending => return self.poll_idle(cx),
+        }
+        Poll::Ready(())
+    }
+
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.idle.as_mut().poll(cx).is_ready() {
+            let limit = match self.state {
+                State::Unopened | State::NotOpened(_) => self.app.settings.first_byte_timeout,
+                State::Open | State::Drained => self.app.settings.idle_timeout,
+            };
+            let due = self.last_read + limit;
+            if Instant::now() >= due {
+                self.fail(Failure::Timeout);
+                return Poll::Ready(());
+            }
+            self.idle.as_mut().reset(due.into());
+        }
+        Poll::Pending
+    }
+
+    fn decode(&mut self) {
+        while let Some(event) = self.framer.next() {
+            let decoded = match event {
+                Ok(event) => self
+                    .decoder
+                    .push(event, &mut self.deltas)
+                    .map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            self.queue.extend(self.deltas.drain(..).map(Item::Delta));
+            if let Err(what) = decoded {
+                self.queue.push_back(Item::Failed(Failure::Garbage(what)));
+                return;
+            }
+        }
+    }
+
+    fn end_of_file(&mut self) {
+        if let Some(Ok(event)) = self.framer.finish() {
+            // Its blank line is missing, but JSON that is whole is not lost.
+            let _ = self.decoder.push(event, &mut self.deltas);
+            self.queue.extend(self.deltas.drain(..).map(Item::Delta));
+        }
+        match self.decoder.ending() {
+            Ending::Done => {}
+            Ending::Finished => self.queue.push_back(Item::Delta(Delta::Done)),
+            Ending::Cut => self.queue.push_back(Item::Failed(Failure::Broken)),
+        }
+    }
+
+    /// Takes in one item, or puts it back to wait for credit.
+    fn take(&mut self, item: Item) {
+        let taken = match &item {
+            Item::Delta(Delta::Chunk(chunk)) => self.take_chunk(chunk),
+            Item::Delta(Delta::Done) => {
+                self.complete();
+                Ok(Step::Done)
+            }
+            Item::Delta(Delta::Error(error)) => {
+                self.fail(Failure::Inside(error.clone()));
+                Ok(Step::Done)
+            }
+            Item::Failed(failure) => {
+                self.fail(failure.clone());
+                Ok(Step::Done)
+            }
+        };
+        match taken {
+            Ok(Step::Done) => {}
+            Ok(Step::Lacks(least)) => {
+                if let Some(charge) = &self.charge {
+                    self.search = Search::begin(&self.app.ledger, charge, least);
+                    self.queue.push_front(item);
+                }
+            }
+            Err(error) => self.end_with(End::UpstreamFailed, &error),
+        }
+    }
+
+    fn take_chunk(&mut self, chunk: &Chunk) -> Result<Step, ApiError> {
+        let now = Instant::now();
+        let Some(charge) = &mut self.charge else {
+            return Ok(Step::Done);
+        };
+        let texts: SmallVec<[Text<'_>; 2]> = chunk.texts().map(piece).collect();
+        let bytes: usize = texts.iter().map(|text| text.text.len()).sum();
+        let verdict = off_thread_if(bytes >= OFF_THREAD_BYTES_MIN, || {
+            charge.observe(&texts, now)
+        })?;
+        if let Verdict::NeedsCredit { least, .. } = verdict {
+            if let Search::Refused(shortfall) = self.search {
+                self.exhaust(chunk, &texts, &shortfall)?;
+                return Ok(Step::Done);
+            }
+            return Ok(Step::Lacks(least));
+        }
+        if !texts.is_empty() {
+            charge.mark_first_output(now);
+            self.watched.output(now);
+        }
+        match chunk.usage() {
+            None => self.write(chunk.json()),
+            Some(report) => {
+                if let Step::Lacks(least) = self.take_usage(chunk, report, now)? {
+                    return Ok(Step::Lacks(least));
+                }
+            }
+        }
+        self.search = Search::Enough;
+        self.checkpoint_when_due(now);
+        Ok(Step::Done)
+    }
+
+    /// A chunk that reports usage: covered, and shown with its cost to whoever asked.
+    fn take_usage(
+        &mut self,
+        chunk: &Chunk,
+        report: Result<Usage, UsageFault>,
+        now: Instant,
+    ) -> Result<Step, ApiError> {
+        let Some(charge) = &mut self.charge else {
+            return Ok(Step::Done);
+        };
+        match report {
+            Ok(usage) => {
+                charge.report(usage, None);
+                let lacking = charge.lacking()?;
+                let covered = !lacking.is_positive() || charge.grow(lacking, now);
+                // What is refused here is a house loss: the provider has delivered it.
+                if !covered && !matches!(self.search, Search::Refused(_)) {
+                    return Ok(Step::Lacks(lacking));
+                }
+            }
+            Err(fault) => self.watched.usage_fault(fault),
+        }
+        if self.include_usage {
+            let settled = charge.quote(End::Completed)?;
+            self.usage_sent |= chunk.is_without_choices();
+            let bytes = with_bill(&settled, |bill| chunk.with_bill(bill));
+            self.write(&bytes);
+        } else if let Some(bytes) = chunk.without_usage() {
+            self.write(&bytes);
+        }
+        Ok(Step::Done)
+    }
+
+    /// The provider is done.
+    fn complete(&mut self) {
+        let Some(charge) = self.charge.take() else {
+            return;
+        };
+        let end = match self.state {
+            State::Drained => End::ClientGone,
+            State::Unopened | State::NotOpened(_) | State::Open => End::Completed,
+        };
+        let large = charge.pending_bytes() >= OFF_THREAD_BYTES_MIN;
+        let settled = off_thread_if(large, || charge.finish(end));
+        if let Some(settled) = &settled
+            && self.include_usage
+            && !self.usage_sent
+        {
+            self.write_usage_chunk(settled);
+        }
+        self.out.extend_from_slice(dialect::DONE_EVENT);
+        self.watched.settled(end, settled);
+        self.queue.clear();
+        if let Some(upstream) = self.upstream.take() {
+            // The few bytes that end the message decide whether the connection can be used again.
+            tokio::spawn(tokio::time::timeout(LINGER_MAX, read_out(upstream)));
+        }
+    }
+
+    /// No more credit is to be had: cut at the last affordable token, say why, hang up.
+    fn exhaust(
+        &mut self,
+        chunk: &Chunk,
+        texts: &[Text<'_>],
+        shortfall: &Shortfall,
+    ) -> Result<(), ApiError> {
+        let Some(charge) = &mut self.charge else {
+            return Ok(());
+        };
+        let keep = charge.cut(texts)?;
+        if keep.iter().any(|bytes| *bytes > 0) {
+            let cut = chunk.cut(&keep);
+            self.write(&cut);
+        }
+        if shortfall.unavailable {
+            self.end_with(End::GatewayLost, &ApiError::Unaccountable);
+        } else {
+            let error = admit::refused(shortfall, Credits::from_nanos(1));
+            self.end_with(End::CreditsExhausted, &error);
+        }
+        Ok(())
+    }
+
+    /// The provider failed: inside the stream where it is open, else as an answer of its own.
+    fn fail(&mut self, failure: Failure) {
+        let output = self.charge.as_ref().is_some_and(Charge::has_output);
+        if matches!(self.state, State::Unopened) && !output {
+            self.upstream = None;
+            self.queue.clear();
+            self.state = State::NotOpened(failure);
+            return;
+        }
+        self.watched.upstream_failed(&failure);
+        self.end_with(End::UpstreamFailed, &ApiError::Upstream(failure));
+    }
+
+    /// Settles, and writes the end of CONTRACT 3: usage to whoever asked, the error, `[DONE]`.
+    fn end_with(&mut self, end: End, error: &ApiError) {
+        self.upstream = None;
+        self.queue.clear();
+        let Some(charge) = self.charge.take() else {
+            return;
+        };
+        let large = charge.pending_bytes() >= OFF_THREAD_BYTES_MIN;
+        let settled = off_thread_if(large, || charge.finish(end));
+        if let Some(settled) = &settled
+            && self.include_usage
+            && !self.usage_sent
+        {
+            self.write_usage_chunk(settled);
+        }
+        let usage = settled
+            .as_ref()
+            .map(|settled| with_bill(settled, |bill| usage_json(bill)));
+        let event = error.stream_event(
+            self.watched.request_id(),
+            self.app.settings.top_up_url.as_deref(),
+            usage.as_deref(),
+        );
+        self.write(&event);
+        self.out.extend_from_slice(dialect::DONE_EVENT);
+        self.watched.failed(error);
+        self.watched.settled(end, settled);
+    }
+
+    fn write_usage_chunk(&mut self, settled: &Settled) {
+        let fallback;
+        let template = match self.decoder.template() {
+            Some(template) => template,
+            None => {
+                let id = self.watched.request_id().to_string();
+                fallback = ChunkTemplate::new(&id, unix_seconds(), &self.model);
+                &fallback
+            }
+        };
+        let chunk = with_bill(settled, |bill| template.usage_chunk(bill));
+        self.usage_sent = true;
+        self.write(&chunk);
+    }
+
+    fn write(&mut self, json: &[u8]) {
+        dialect::write_event(&mut self.out, json);
+    }
+
+    fn checkpoint_when_due(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.last_checkpoint) < CHECKPOINT_EVERY {
+            return;
+        }
+        self.last_checkpoint = now;
+        if let Some(charge) = &mut self.charge
+            && let Ok(Some(checkpoint)) = charge.checkpoint()
+        {
+            self.app.ledger.checkpoint(checkpoint);
+        }
+    }
+}
+
+async fn read_out(mut upstream: Pin<Box<reqwest::Body>>) {
+    while let Some(Ok(_)) = std::future::poll_fn(|cx| upstream.as_mut().poll_frame(cx)).await {}
+}
+
+fn unix_seconds() -> u64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |age| age.as_secs())
+}

@@ -1,0 +1,206 @@
+//! The way to a provider: one client, its time limits, and what a failure means for the next attempt.
+
+use std::time::Duration;
+
+use dialect::{UpstreamError, WireRequest};
+use futures_util::StreamExt as _;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use reqwest::redirect;
+
+use crate::{catalogue::Provider, settings::Settings};
+
+/// An error body of a provider is read up to this many bytes.
+const ERROR_BYTES_MAX: usize = 64 * 1024;
+/// Idle connections kept per provider.
+const IDLE_CONNECTIONS_MAX: usize = 1024;
+/// How long they are kept: below the minute after which common load balancers close.
+const IDLE_CONNECTION_AGE_MAX: Duration = Duration::from_secs(50);
+
+/// Sends requests to providers.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    client: reqwest::Client,
+    first_byte_timeout: Duration,
+}
+
+/// Why a provider gave no answer.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Failure {
+    /// No connection.
+    #[error("cannot connect")]
+    Connect,
+    /// The connection broke before the answer, or in it.
+    #[error("the connection broke")]
+    Broken,
+    /// Nothing came in time.
+    #[error("no answer in time")]
+    Timeout,
+    /// It refused the request.
+    #[error("answered {status}")]
+    Refused {
+        /// With this status.
+        status: StatusCode,
+        /// Saying this.
+        error: Box<UpstreamError>,
+    },
+    /// It answered something that is not its dialect.
+    #[error("answered something else than its dialect: {0}")]
+    Garbage(String),
+    /// It reported an error inside a successful answer.
+    #[error("reported an error inside its answer")]
+    Inside(Box<UpstreamError>),
+}
+
+impl Failure {
+    /// The `kind` label of `tollway_upstream_errors_total`.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Broken => "broken",
+            Self::Timeout => "timeout",
+            Self::Refused { status, .. } if status.as_u16() == 429 => "rate_limited",
+            Self::Refused { status, .. } if matches!(status.as_u16(), 401..=403) => "refused_operator",
+            Self::Refused { status, .. } if status.is_client_error() => "refused_request",
+            Self::Refused { .. } => "server_error",
+            Self::Garbage(_) => "garbage",
+            Self::Inside(_) => "error_in_answer",
+        }
+    }
+
+    /// True where another target may do better. A request that the provider found wrong is
+    /// wrong everywhere.
+    #[must_use]
+    pub fn another_target_may_help(&self) -> bool {
+        match self {
+            Self::Refused { status, .. } => !matches!(status.as_u16(), 400 | 413 | 422),
+            Self::Connect | Self::Broken | Self::Timeout | Self::Garbage(_) | Self::Inside(_) => true,
+        }
+    }
+
+    /// True where the same target surely did not start on the request, so that asking it again
+    /// cannot make it work twice.
+    #[must_use]
+    pub fn same_target_may_help(&self) -> bool {
+        match self {
+            Self::Connect => true,
+            Self::Refused { status, .. } => matches!(status.as_u16(), 502 | 503 | 529),
+            Self::Broken | Self::Timeout | Self::Garbage(_) | Self::Inside(_) => false,
+        }
+    }
+}
+
+impl Upstream {
+    /// The client under these settings.
+    ///
+    /// # Errors
+    /// No TLS, which would be a broken build.
+    pub fn new(settings: &Settings) -> reqwest::Result<Self> {
+        let client = reqwest::Client::builder()
+            // A redirect to another host would carry the provider's key along.
+            .redirect(redirect::Policy::none())
+            .connect_timeout(settings.connect_timeout)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+            .pool_idle_timeout(IDLE_CONNECTION_AGE_MAX)
+            .tcp_nodelay(true)
+            .build()?;
+        Ok(Self {
+            client,
+            first_byte_timeout: settings.first_byte_timeout,
+        })
+    }
+
+    /// Sends a request and waits for the head of a 2xx answer.
+    ///
+    /// # Errors
+    /// [`Failure`]; other statuses are [`Failure::Refused`].
+    pub async fn send(
+        &self,
+        provider: &Provider,
+        wire: WireRequest,
+    ) -> Result<reqwest::Response, Failure> {
+        let url = format!("{}{}", provider.base_url, wire.path);
+        let request = self
+            .client
+            .post(url)
+            .headers(headers(provider, &wire))
+            .body(wire.body)
+            .send();
+        let response = tokio::time::timeout(self.first_byte_timeout, request)
+            .await
+            .map_err(|_| Failure::Timeout)?
+            .map_err(|error| from_reqwest(&error))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let retry_after = response
+            .headers()
+            .get(header::RETRY_AFTER)
+            .and_then(|value| value.to_str().ok())
+            .map(str::to_owned);
+        let body = tokio::time::timeout(self.first_byte_timeout, error_body(response))
+            .await
+            .unwrap_or_default();
+        Err(Failure::Refused {
+            status,
+            error: Box::new(UpstreamError::from_body(
+                status.as_u16(),
+                retry_after.as_deref(),
+                &body,
+            )),
+        })
+    }
+}
+
+/// What became of a connection, without its address.
+#[must_use]
+pub fn from_reqwest(error: &reqwest::Error) -> Failure {
+    if error.is_connect() {
+        Failure::Connect
+    } else if error.is_timeout() {
+        Failure::Timeout
+    } else {
+        Failure::Broken
+    }
+}
+
+/// Headers upstream are ours alone: nothing of the client's travels, so nothing can be smuggled.
+fn headers(provider: &Provider, wire: &WireRequest) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(wire.headers.len() + 4);
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    // A compressed answer could expand without bound.
+    headers.insert(
+        header::ACCEPT_ENCODING,
+        HeaderValue::from_static("identity"),
+    );
+    headers.insert(header::USER_AGENT, HeaderValue::from_static("tollway"));
+    for (name, value) in &wire.headers {
+        if let (Ok(name), Ok(value)) = (
+            HeaderName::from_bytes(name.as_bytes()),
+            HeaderValue::from_str(value),
+        ) {
+            headers.insert(name, value);
+        }
+    }
+    if let Some((name, value)) = &provider.auth {
+        headers.insert(name, value.clone());
+    }
+    headers
+}
+
+async fn error_body(response: reqwest::Response) -> Vec<u8> {
+    let mut body = Vec::new();
+    let mut stream = response.bytes_stream();
+    while let Some(Ok(bytes)) = stream.next().await {
+        let room = ERROR_BYTES_MAX - body.len();
+        body.extend_from_slice(bytes.get(..room).unwrap_or(&bytes));
+        if body.len() >= ERROR_BYTES_MAX {
+            break;
+        }
+    }
+    body
+}
