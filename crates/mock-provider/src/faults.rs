@@ -72,6 +72,8 @@ const SLOW_HEAD: Duration = Duration::from_secs(2);
 const SLOW_WORD: Duration = Duration::from_millis(200);
 /// Fast enough to run into any bound soon, slow enough to leave the machine to others.
 const ENDLESS_PAUSE: Duration = Duration::from_millis(1);
+/// A reset takes from the client what it has not read yet: time to read it, as on a real network.
+const BEFORE_RESET: Duration = Duration::from_millis(50);
 const BIG_LINE_BYTES: usize = 4 << 20;
 const TOO_MANY: u64 = 1_000;
 const HTML: &str =
@@ -103,7 +105,7 @@ impl Fault {
         match self {
             Self::Status(status @ (429 | 503)) => Script::error(status).header("retry-after", "1"),
             Self::Status(status) => Script::error(status),
-            Self::DropMidstream => half(asked, pause).cut(Cut::Reset),
+            Self::DropMidstream => half(asked, pause).pause(BEFORE_RESET).cut(Cut::Reset),
             Self::CloseMidstream => half(asked, pause).cut(Cut::Close),
             Self::ErrorMidstream => half(asked, pause).error_event("mock provider failed"),
             Self::StallMidstream => half(asked, pause).stall(),

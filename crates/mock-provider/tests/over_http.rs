@@ -340,7 +340,7 @@ async fn faults_in_the_middle_of_the_answer() {
     let none = text(streamed("mock-no-usage")).await;
     assert!(!none.contains("total_tokens") && none.contains("[DONE]"));
     let none = text(chat("mock-no-usage", json!({}))).await;
-    assert!(!none.contains("usage"));
+    assert!(!none.contains("\"usage\":"));
     let none = text(streamed("mock-no-done")).await;
     assert!(none.contains("total_tokens") && !none.contains("[DONE]"));
     for body in [streamed("mock-badjson"), chat("mock-badjson", json!({}))] {
@@ -550,20 +550,17 @@ async fn raw(provider: &MockProvider, body: &Value) -> TcpStream {
 #[tokio::test]
 async fn a_cut_is_a_close_or_a_reset_after_what_came_before() {
     let (provider, _client) = start().await;
-    for (cut, expected) in [
-        (Cut::Close, None),
-        (Cut::Reset, Some(ErrorKind::ConnectionReset)),
+    for (gate, cut, expected) in [
+        ("a", Cut::Close, None),
+        ("b", Cut::Reset, Some(ErrorKind::ConnectionReset)),
     ] {
-        provider.script(
-            "m",
-            Script::new().words("all of this").gate("seen").cut(cut),
-        );
+        provider.script("m", Script::new().words("all of this").gate(gate).cut(cut));
         let mut socket = raw(&provider, &streamed("m")).await;
         let mut text = Vec::new();
         while !String::from_utf8_lossy(&text).contains(" this") {
             assert_ne!(socket.read_buf(&mut text).await.unwrap(), 0);
         }
-        provider.open("seen");
+        provider.open(gate);
         let rest = socket.read_to_end(&mut text).await;
         assert_eq!(rest.err().map(|error| error.kind()), expected);
         let text = String::from_utf8(text).unwrap();
