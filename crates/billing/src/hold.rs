@@ -404,3 +404,285 @@ fn with_text(mut usage: Usage, meter: &Meter, text: &Text<'_>) -> Usage {
     }
     usage
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokens::{Encoding, Factor, Tokenizer};
+    use tokio::sync::mpsc;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        AccountId, BudgetId, Escrow, KeyId, Output, Price, PriceId, Prompt, Rates, ReplicaId,
+        RequestId, Slot,
+    };
+
+    /// 1,000 nano-credits per token of prompt or output.
+    const PER_TOKEN: i64 = 1000;
+    const PROMPT: u64 = 10;
+
+    struct Bench {
+        escrow: Escrow,
+        path: Path,
+        sender: mpsc::Sender<Settlement>,
+        settlements: mpsc::Receiver<Settlement>,
+        price: Arc<Price>,
+    }
+
+    fn credits(tokens: i64) -> Credits {
+        Credits::from_nanos(tokens * PER_TOKEN)
+    }
+
+    impl Bench {
+        /// An account with credit for this many tokens, all of it leased.
+        fn new(tokens: i64) -> Self {
+            let replica = ReplicaId::from_uuid(Uuid::from_u128(7));
+            let escrow = Escrow::new(replica);
+            escrow.extend_fence(Instant::now() + Duration::from_secs(3600));
+            let account = AccountId::from_uuid(Uuid::from_u128(1));
+            let budget = escrow.budget(BudgetId::Account(account));
+            budget.add_lease(replica, credits(tokens), None);
+            let (sender, settlements) = mpsc::channel(4);
+            let rate = Credits::from_nanos(PER_TOKEN * 1_000_000);
+            Self {
+                path: Path::new([budget]),
+                escrow,
+                sender,
+                settlements,
+                price: Arc::new(Price::new(Rates::plain(rate, rate), vec![]).unwrap()),
+            }
+        }
+
+        fn hold(&self, tokens: i64) -> Hold {
+            let reserved = Reserved::take(&self.path, credits(tokens), Instant::now()).unwrap();
+            Hold::new(
+                reserved,
+                self.sender.clone().try_reserve_owned().unwrap(),
+            )
+        }
+
+        fn charge(&self, tokens: i64) -> Charge {
+            let facts = RequestFacts {
+                request_id: RequestId::from_uuid(Uuid::from_u128(3)),
+                account_id: AccountId::from_uuid(Uuid::from_u128(1)),
+                key_id: KeyId::from_uuid(Uuid::from_u128(2)),
+                key_has_limit: false,
+                endpoint: "chat.completions",
+                model: "m".into(),
+                provider: "p".into(),
+                price_id: PriceId::from_uuid(Uuid::nil()),
+                stream: true,
+            };
+            let tokenizer = Tokenizer::new(Encoding::O200kBase, Factor::EXACT);
+            let prompt = Usage {
+                prompt: PROMPT,
+                ..Usage::default()
+            };
+            let meter = Meter::new(self.price.clone(), tokenizer, Prompt::Exact(prompt));
+            self.hold(tokens)
+                .start(Arc::new(facts), meter, Instant::now())
+        }
+
+        /// The one settlement there is, with the balance back in order.
+        fn settled(mut self) -> Settlement {
+            let settlement = self.settlements.try_recv().expect("a settlement");
+            assert!(self.settlements.try_recv().is_err(), "settled twice");
+            assert_eq!(self.escrow.totals().held, Credits::ZERO);
+            assert_eq!(self.escrow.totals().holds_open, 0);
+            settlement
+        }
+
+        fn free(&self) -> i64 {
+            self.escrow.totals().free.nanos() / PER_TOKEN
+        }
+    }
+
+    fn text(text: &str) -> Text<'_> {
+        Text {
+            slot: Slot {
+                choice: 0,
+                part: 0,
+                output: Output::Completion,
+            },
+            text,
+        }
+    }
+
+    fn usage(prompt: u64, completion: u64) -> Usage {
+        Usage {
+            prompt,
+            completion,
+            ..Usage::default()
+        }
+    }
+
+    #[test]
+    fn a_hold_that_never_went_upstream_releases() {
+        let mut bench = Bench::new(100);
+        drop(bench.hold(60));
+        assert_eq!(bench.free(), 100);
+        assert!(bench.settlements.try_recv().is_err());
+    }
+
+    #[test]
+    fn completed_with_a_report_charges_the_report() {
+        let bench = Bench::new(100);
+        let mut charge = bench.charge(60);
+        assert_eq!(
+            charge.observe(&[text(" one two")], Instant::now()),
+            Ok(Verdict::Continue)
+        );
+        charge.report(usage(12, 30), None);
+        let settled = charge.finish(End::Completed).unwrap();
+        assert_eq!(settled.charged, credits(42));
+        assert_eq!(bench.free(), 58);
+        let settlement = bench.settled();
+        assert_eq!(settlement.source, UsageSource::Reported);
+        assert_eq!(settlement.capture.cost, credits(42));
+    }
+
+    #[test]
+    fn d3_completed_without_a_report_charges_our_count() {
+        let bench = Bench::new(100);
+        let mut charge = bench.charge(60);
+        charge.observe(&[text(" one two")], Instant::now()).unwrap();
+        charge.observe(&[text(" three")], Instant::now()).unwrap();
+        charge.finish(End::Completed);
+        let settlement = bench.settled();
+        assert_eq!(settlement.source, UsageSource::Counted);
+        assert_eq!(settlement.usage, usage(PROMPT, 3));
+    }
+
+    #[test]
+    fn d1_d2_a_dropped_charge_pays_prompt_and_delivered() {
+        let bench = Bench::new(100);
+        let mut charge = bench.charge(60);
+        charge.observe(&[text(" one two")], Instant::now()).unwrap();
+        drop(charge);
+        let settlement = bench.settled();
+        assert_eq!(settlement.end, End::ClientGone);
+        assert_eq!(settlement.capture.charged, credits(12));
+    }
+
+    #[test]
+    fn l4_upstream_failed_before_output_charges_nothing_and_after_it_what_was_delivered() {
+        let bench = Bench::new(100);
+        bench.charge(60).finish(End::UpstreamFailed);
+        assert_eq!(bench.settled().capture, Capture::default());
+
+        let bench = Bench::new(100);
+        let mut charge = bench.charge(60);
+        charge.observe(&[text(" one")], Instant::now()).unwrap();
+        charge.report(usage(99, 99), None);
+        charge.finish(End::UpstreamFailed);
+        let settlement = bench.settled();
+        assert_eq!(settlement.usage, usage(PROMPT, 1));
+        assert_eq!(settlement.source, UsageSource::Counted);
+    }
+
+    #[test]
+    fn the_hold_grows_and_is_cut_at_exactly_the_last_token() {
+        // Credit for the prompt and five tokens; the hold begins with the prompt alone.
+        let bench = Bench::new(15);
+        let mut charge = bench.charge(10);
+        let words = " one two three four five six seven";
+        let verdict = charge.observe(&[text(words)], Instant::now()).unwrap();
+        assert!(matches!(verdict, Verdict::NeedsCredit { .. }));
+        assert_eq!(charge.grow_up_to(credits(100), Instant::now()), credits(5));
+        let verdict = charge.observe(&[text(words)], Instant::now()).unwrap();
+        assert!(matches!(verdict, Verdict::NeedsCredit { .. }));
+        let keep = charge.cut(&[text(words)]).unwrap();
+        assert_eq!(&words[..keep[0]], " one two three four five");
+        charge.finish(End::CreditsExhausted);
+        assert_eq!(bench.free(), 0);
+        assert_eq!(bench.settled().capture.charged, credits(15));
+    }
+
+    #[test]
+    fn a_chunk_of_several_texts_goes_on_where_it_stopped() {
+        let bench = Bench::new(14);
+        let mut charge = bench.charge(10);
+        let second = Text {
+            slot: Slot {
+                choice: 1,
+                part: 0,
+                output: Output::Completion,
+            },
+            text: " uno dos tres cuatro cinco seis siete ocho nueve diez",
+        };
+        let texts = [text(" one two"), second];
+        let now = Instant::now();
+        assert!(matches!(
+            charge.observe(&texts, now),
+            Ok(Verdict::NeedsCredit { .. })
+        ));
+        charge.grow_up_to(credits(100), now);
+        assert!(matches!(
+            charge.observe(&texts, now),
+            Ok(Verdict::NeedsCredit { .. })
+        ));
+        let keep = charge.cut(&texts).unwrap();
+        assert_eq!(keep[0], texts[0].text.len(), "counted once, not twice");
+        assert!(keep[1] > 0 && keep[1] < second.text.len());
+        charge.finish(End::CreditsExhausted);
+        assert_eq!(bench.settled().usage, usage(PROMPT, 4));
+    }
+
+    #[test]
+    fn d6_usage_above_the_hold_is_owed_by_nobody_who_was_not_asked() {
+        // Someone could have waited for credit and there was none: a house loss.
+        let bench = Bench::new(20);
+        let mut charge = bench.charge(20);
+        charge.report(usage(10, 30), None);
+        assert_eq!(charge.lacking(), Ok(credits(20)));
+        assert!(!charge.grow(credits(20), Instant::now()));
+        charge.finish(End::Completed);
+        let capture = bench.settled().capture;
+        assert_eq!(capture.charged, credits(20));
+        assert_eq!(capture.house_loss, credits(20));
+        assert_eq!(capture.owed, Credits::ZERO);
+
+        // The client hung up: the journal looks at the balance.
+        let bench = Bench::new(20);
+        let mut charge = bench.charge(20);
+        charge.report(usage(10, 30), None);
+        drop(charge);
+        let capture = bench.settled().capture;
+        assert_eq!(capture.owed, credits(20));
+        assert_eq!(capture.house_loss, Credits::ZERO);
+    }
+
+    #[test]
+    fn d10_a_retracted_attempt_owes_nothing() {
+        let mut bench = Bench::new(100);
+        let hold = bench.charge(60).retract().unwrap();
+        assert_eq!(hold.amount(), credits(60));
+        drop(hold);
+        assert_eq!(bench.free(), 100);
+        assert!(bench.settlements.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_checkpoint_never_says_more_than_the_hold_covers() {
+        let bench = Bench::new(100);
+        let mut charge = bench.charge(11);
+        charge.observe(&[text(" one")], Instant::now()).unwrap();
+        let checkpoint = charge.checkpoint().unwrap().unwrap();
+        assert_eq!(checkpoint.cost, credits(11));
+        drop(charge);
+        assert!(bench.settled().checkpointed);
+    }
+
+    #[test]
+    fn the_last_report_counts_and_never_the_sum() {
+        let bench = Bench::new(100);
+        let mut charge = bench.charge(60);
+        for completion in [1, 2, 3] {
+            charge.report(usage(10, completion), None);
+        }
+        charge.finish(End::Completed);
+        assert_eq!(bench.settled().usage, usage(10, 3));
+    }
+}
