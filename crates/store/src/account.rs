@@ -171,7 +171,7 @@ impl Store {
         let account = account_in(&mut link, id).await?;
         changes::announce(&mut link, Change::Account(id), None).await?;
         tx.commit().await?;
-        self.changed().notify_waiters();
+        self.wake();
         Ok(account)
     }
 }

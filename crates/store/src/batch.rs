@@ -93,7 +93,9 @@ impl Batch {
             scope.requests.insert((facts.account_id, facts.request_id));
         }
         scope.budgets.extend(self.returns.iter().map(|(id, _)| *id));
-        scope.budgets.extend(self.asks.iter().map(|asked| asked.budget));
+        scope
+            .budgets
+            .extend(self.asks.iter().map(|asked| asked.budget));
         scope
     }
 }
@@ -185,7 +187,11 @@ async fn book_all(
                 house_loss,
                 late,
             }) => {
-                let cause = if late { LATE_SETTLEMENT } else { USAGE_ABOVE_HOLD };
+                let cause = if late {
+                    LATE_SETTLEMENT
+                } else {
+                    USAGE_ABOVE_HOLD
+                };
                 outcome.lose(cause, house_loss);
                 charges.push(NewCharge {
                     late,
@@ -219,7 +225,9 @@ async fn book_all(
         .settlements
         .iter()
         .filter(|item| item.settlement.checkpointed)
-        .map(|item| (item.settlement.lease, item.settlement.facts.request_id))
+        // Written under the lease's name, or under ours after that one was reaped.
+        .flat_map(|item| [item.settlement.lease, replica].map(|r| (r, &item.settlement)))
+        .map(|(replica, settlement)| (replica, settlement.facts.request_id))
         .collect();
     write_marks(link, replica, batch, &settled).await?;
     for budget in recalls {
@@ -267,9 +275,14 @@ async fn write_marks(
     }
     let rows = Rows::new()
         .uuid("budget_id", batch.held.iter().map(|h| h.0.uuid()))
-        .int("held", batch.held.iter().map(|h| h.1.at_least_zero().nanos()));
-    let update = sql("UPDATE leases SET held = s.held, updated_at = {now} FROM {rows} \
-         WHERE leases.budget_id = s.budget_id AND leases.replica_id = ?");
+        .int(
+            "held",
+            batch.held.iter().map(|h| h.1.at_least_zero().nanos()),
+        );
+    let update = sql(
+        "UPDATE leases SET held = s.held, updated_at = {now} FROM {rows} \
+         WHERE leases.budget_id = s.budget_id AND leases.replica_id = ?",
+    );
     link.run(update.rows(rows).uuid(replica.uuid())).await?;
     Ok(())
 }

@@ -110,9 +110,15 @@ pub(crate) async fn insert_charges(
             "first_token_us",
             charges.iter().map(|c| c.first_token_us.map(check::pinned)),
         )
-        .int("duration_us", charges.iter().map(|c| check::pinned(c.duration_us)))
+        .int(
+            "duration_us",
+            charges.iter().map(|c| check::pinned(c.duration_us)),
+        )
         .bool("late", charges.iter().map(|c| c.late))
-        .int("created_at", charges.iter().map(|c| admitted_us(c.due.request)))
+        .int(
+            "created_at",
+            charges.iter().map(|c| admitted_us(c.due.request)),
+        )
         .int("settled_at", charges.iter().map(|_| now_us));
     let usages: Vec<Usage> = charges.iter().map(|c| c.usage).collect();
     insert(link, "charges", with_usage(rows, &usages)).await
@@ -145,10 +151,19 @@ pub(crate) async fn insert_dead(
     if dead.is_empty() {
         return Ok(());
     }
-    let texts: Vec<String> = dead.iter().map(|(settlement, _)| as_json(settlement)).collect();
+    let texts: Vec<String> = dead
+        .iter()
+        .map(|(settlement, _)| as_json(settlement))
+        .collect();
     let rows = Rows::new()
-        .uuid("request_id", dead.iter().map(|d| d.0.facts.request_id.uuid()))
-        .uuid("account_id", dead.iter().map(|d| d.0.facts.account_id.uuid()))
+        .uuid(
+            "request_id",
+            dead.iter().map(|d| d.0.facts.request_id.uuid()),
+        )
+        .uuid(
+            "account_id",
+            dead.iter().map(|d| d.0.facts.account_id.uuid()),
+        )
         .text("problem", dead.iter().map(|d| d.1.as_str()))
         .text("settlement", texts.iter().map(String::as_str))
         .int("created_at", dead.iter().map(|_| now_us));
@@ -252,10 +267,8 @@ pub(crate) async fn delete_checkpoints(
     let rows = Rows::new()
         .uuid("replica_id", settled.iter().map(|s| s.0.uuid()))
         .uuid("request_id", settled.iter().map(|s| s.1.uuid()));
-    let delete = sql(
-        "DELETE FROM checkpoints WHERE (replica_id, request_id) IN \
-         (SELECT replica_id, request_id FROM {rows})",
-    );
+    let delete = sql("DELETE FROM checkpoints WHERE (replica_id, request_id) IN \
+         (SELECT replica_id, request_id FROM {rows})");
     link.run(delete.rows(rows)).await?;
     Ok(())
 }

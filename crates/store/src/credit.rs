@@ -144,15 +144,20 @@ impl Store {
                 Ok(_) | Err(_) => false,
             };
             if leased && Instant::now() < recall_until {
-                changes::announce(&mut tx.link(), Change::Recall(BudgetId::Account(account)), None).await?;
+                changes::announce(
+                    &mut tx.link(),
+                    Change::Recall(BudgetId::Account(account)),
+                    None,
+                )
+                .await?;
                 tx.commit().await?;
-                self.changed().notify_waiters();
+                self.wake();
                 tokio::time::sleep(RECALL_POLL).await;
                 continue;
             }
             let credited = tried?;
             tx.commit().await?;
-            self.changed().notify_waiters();
+            self.wake();
             return Ok(credited);
         }
     }

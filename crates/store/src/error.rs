@@ -90,13 +90,34 @@ impl StoreError {
         }
     }
 
-    /// True when the whole transaction may be run again at once: a deadlock or a serialisation
-    /// failure, which Postgres has already undone.
-    pub(crate) fn is_retryable(&self) -> bool {
-        let Self::Database(sqlx::Error::Database(error)) = self else {
-            return false;
-        };
-        matches!(error.code().as_deref(), Some("40001" | "40P01"))
+    /// True when the database or the rules looked at the values and will never take them: trying
+    /// again is useless. Everything else may pass, a changed password included.
+    pub(crate) fn is_refusal(&self) -> bool {
+        match self {
+            Self::Rule(_) | Self::Corrupt(_) => true,
+            Self::Database(sqlx::Error::Database(error)) => {
+                // Postgres: data exceptions and integrity violations. SQLite: too big,
+                // constraint, mismatch.
+                let code = error.code().unwrap_or_default();
+                let sqlite = code.parse::<u32>().map_or(0, |n| n & 0xff);
+                (code.len() == 5 && (code.starts_with("22") || code.starts_with("23")))
+                    || (code.len() < 5 && matches!(sqlite, 18..=20))
+            }
+            Self::Database(sqlx::Error::ColumnDecode { .. } | sqlx::Error::Encode(_)) => true,
+            Self::Database(_)
+            | Self::TimedOut
+            | Self::Url(_)
+            | Self::InUse { .. }
+            | Self::File(_)
+            | Self::Migrate(_)
+            | Self::Empty
+            | Self::UnknownAccount(_)
+            | Self::UnknownKey(_)
+            | Self::Invalid { .. }
+            | Self::IdempotencyConflict
+            | Self::BelowZero { .. }
+            | Self::OverdraftInUse { .. } => false,
+        }
     }
 }
 

@@ -133,7 +133,7 @@ impl Store {
         let mut tx = self.begin().await?;
         let created = self.create_key_in(&mut tx, key).await?;
         tx.commit().await?;
-        self.changed().notify_waiters();
+        self.wake();
         Ok(created)
     }
 
@@ -252,7 +252,7 @@ impl Store {
         let key = key_in(&mut link, id).await?;
         changes::announce(&mut link, Change::Key(id), None).await?;
         tx.commit().await?;
-        self.changed().notify_waiters();
+        self.wake();
         Ok(key)
     }
 

@@ -1,61 +1,65 @@
 //! The ledger of one replica: what the request path asks for keys, permits and credit.
 
 use std::{
-    collections::BTreeMap,
-    sync::Arc,
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
-use billing::{AccountId, Budget, BudgetId, Checkpoint, Credits, Escrow, KeyId, Path, Settlement};
-use jiff::Timestamp;
-use tokio::sync::mpsc::OwnedPermit;
+use billing::{
+    AccountId, Budget, BudgetId, Checkpoint, Credits, Escrow, Path, ReplicaId, Settlement,
+};
+use tokio::{
+    sync::{
+        mpsc::{self, OwnedPermit},
+        oneshot,
+    },
+    task::JoinHandle,
+};
+use uuid::Uuid;
 
-use crate::{Balance, LedgerOptions, Store, StoreError};
+use crate::{
+    AuthError, Balance, KeyRecord, LedgerOptions, Store, StoreError,
+    auth::Keys,
+    chores,
+    journal::{self, CLOSE_GRACE, Command, Figures, Journal},
+    refill::{Answer, Refills, slice},
+    replica,
+    watch::{self, Watcher},
+};
 
-/// One replica's side of the ledger. Cheap to clone.
+/// While other replicas are asked for what they do not use, the database is asked so often.
+const RECALL_POLL: Duration = Duration::from_millis(15);
+/// Other replicas are asked again after this.
+const RECALL_EVERY: Duration = Duration::from_millis(100);
+/// Commands that may wait for the journal.
+const COMMANDS_MAX: usize = 4096;
+
+/// One replica's side of the ledger. Cheap to clone; the last clone that goes takes the tasks
+/// with it, without giving leases back (see [`Ledger::shutdown`]).
 #[derive(Clone, Debug)]
-pub struct Ledger {}
+pub struct Ledger(Arc<Inner>);
 
-/// What a request needs to know of its key.
-#[derive(Clone, Debug)]
-pub struct KeyRecord {
-    /// The key.
-    pub key_id: KeyId,
-    /// Whose it is.
-    pub account_id: AccountId,
-    /// The key's name.
-    pub name: String,
-    /// Whether it has a limit of its own.
-    pub has_limit: bool,
-    /// The models that it may use; `None` is all.
-    pub models: Option<Vec<String>>,
-    /// When it stops working.
-    pub expires_at: Option<Timestamp>,
-    /// Where its requests take credit from: its account and, with a limit, its own budget.
-    pub path: Path,
+#[derive(Debug)]
+struct Inner {
+    store: Store,
+    options: LedgerOptions,
+    escrow: Escrow,
+    keys: Arc<Keys>,
+    refills: Arc<Refills>,
+    figures: Arc<Mutex<Figures>>,
+    settlements: mpsc::Sender<Settlement>,
+    commands: mpsc::Sender<Command>,
+    close_by: Arc<OnceLock<Instant>>,
+    tasks: Vec<JoinHandle<()>>,
 }
 
-/// Why a secret was not accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AuthError {
-    /// It does not have the form of a key.
-    #[error("not an API key")]
-    Malformed,
-    /// No key has it.
-    #[error("no such API key")]
-    Unknown,
-    /// The key was revoked.
-    #[error("the API key was revoked")]
-    Revoked,
-    /// The key's time is over.
-    #[error("the API key has expired")]
-    Expired,
-    /// The account was disabled.
-    #[error("the account is disabled")]
-    AccountDisabled,
-    /// The database cannot be asked now.
-    #[error("keys cannot be looked up now")]
-    Unavailable,
+impl Drop for Inner {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
 }
 
 /// No permit is free: too many requests are in flight, or the gateway shuts down.
@@ -96,6 +100,8 @@ pub struct Stats {
     pub holds_open: u64,
     /// Permits in use.
     pub in_flight: usize,
+    /// Settlements put aside since the start, because nothing would take them.
+    pub dead_settlements: u64,
     /// What the operator bore since the start, by cause.
     pub house_losses: BTreeMap<&'static str, Credits>,
     /// Whether this replica may grant nothing now.
@@ -107,20 +113,74 @@ impl Ledger {
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub async fn start(_store: Store, _options: LedgerOptions) -> Result<Self, StoreError> {
-        todo!()
+    pub async fn start(store: Store, options: LedgerOptions) -> Result<Self, StoreError> {
+        let id = ReplicaId::from_uuid(Uuid::now_v7());
+        let escrow = Escrow::new(id);
+        let mut connection = None;
+        let asked = Instant::now();
+        let mut tx = journal::begin(&store, &mut connection).await?;
+        replica::register(&mut tx.link(), id, options.lease_ttl).await?;
+        tx.commit().await?;
+        escrow.extend_fence(asked + options.lease_ttl.saturating_sub(options.lease_margin));
+        let (settlements, settlements_in) = mpsc::channel(options.in_flight_max.max(1));
+        let (commands, commands_in) = mpsc::channel(COMMANDS_MAX);
+        let keys = Arc::new(Keys::new(options.keys_cached_max));
+        let refills = Arc::new(Refills::default());
+        let figures = Arc::new(Mutex::new(Figures::default()));
+        let close_by = Arc::new(OnceLock::new());
+        let journal = Journal {
+            store: store.clone(),
+            options: options.clone(),
+            escrow: escrow.clone(),
+            refills: Arc::clone(&refills),
+            figures: Arc::clone(&figures),
+            settlements: settlements_in,
+            commands: commands_in,
+            connection,
+            seq: 0,
+            held: HashMap::new(),
+            closing: None,
+            close_by: Arc::clone(&close_by),
+        };
+        let watcher = Watcher {
+            store: store.clone(),
+            options: options.clone(),
+            escrow: escrow.clone(),
+            keys: Arc::clone(&keys),
+            commands: commands.downgrade(),
+            seen: HashSet::new(),
+            looked: None,
+        };
+        let tasks = vec![
+            tokio::spawn(journal.run()),
+            tokio::spawn(watcher.run()),
+            tokio::spawn(watch::listen(store.clone())),
+            tokio::spawn(chores::run(store.clone(), options.clone(), escrow.clone())),
+        ];
+        Ok(Self(Arc::new(Inner {
+            store,
+            options,
+            escrow,
+            keys,
+            refills,
+            figures,
+            settlements,
+            commands,
+            close_by,
+            tasks,
+        })))
     }
 
     /// The store behind it.
     #[must_use]
     pub fn store(&self) -> &Store {
-        todo!()
+        &self.0.store
     }
 
     /// This replica's leases.
     #[must_use]
     pub fn escrow(&self) -> &Escrow {
-        todo!()
+        &self.0.escrow
     }
 
     /// The key with this secret. Known keys are answered from memory; a change to a key or its
@@ -128,8 +188,12 @@ impl Ledger {
     ///
     /// # Errors
     /// [`AuthError`].
-    pub async fn authenticate(&self, _secret: &str) -> Result<Arc<KeyRecord>, AuthError> {
-        todo!()
+    pub async fn authenticate(&self, secret: &str) -> Result<Arc<KeyRecord>, AuthError> {
+        let inner = &self.0;
+        inner
+            .keys
+            .authenticate(&inner.store, &inner.escrow, secret)
+            .await
     }
 
     /// The permit with which a request will settle, taken at admission.
@@ -137,7 +201,11 @@ impl Ledger {
     /// # Errors
     /// [`Busy`].
     pub fn reserve(&self) -> Result<OwnedPermit<Settlement>, Busy> {
-        todo!()
+        self.0
+            .settlements
+            .clone()
+            .try_reserve_owned()
+            .map_err(|_| Busy)
     }
 
     /// Waits until every budget of the path has `need` free in memory, fetching leases of about
@@ -148,42 +216,184 @@ impl Ledger {
     /// [`Shortfall`].
     pub async fn obtain(
         &self,
-        _path: &Path,
-        _need: Credits,
-        _want: Credits,
-        _deadline: Instant,
+        path: &Path,
+        need: Credits,
+        want: Credits,
+        deadline: Instant,
     ) -> Result<(), Shortfall> {
-        todo!()
+        if !need.is_positive() {
+            return Ok(());
+        }
+        let patience = deadline.min(Instant::now() + self.0.options.short_wait);
+        let mut recalled: Option<Instant> = None;
+        let mut recall = false;
+        loop {
+            let Some(budget) = self.lacking(path, need, Instant::now()) else {
+                return Ok(());
+            };
+            let mut changed = std::pin::pin!(budget.changed().notified());
+            changed.as_mut().enable();
+            let answer = self.refill(&budget, need, want, recall, deadline).await;
+            let figures = budget.figures();
+            let shortfall = |available, leased_elsewhere, unavailable| Shortfall {
+                budget: budget.id(),
+                available,
+                held: figures.held,
+                leased_elsewhere,
+                unavailable,
+            };
+            let (available, leased_elsewhere) = match answer {
+                Some(Answer::Try) => {
+                    if Instant::now() >= deadline {
+                        return Err(shortfall(figures.free, Credits::ZERO, false));
+                    }
+                    continue;
+                }
+                Some(Answer::Short {
+                    available,
+                    leased_elsewhere,
+                }) => (available.saturating_add(figures.free), leased_elsewhere),
+                None => return Err(shortfall(figures.free, Credits::ZERO, true)),
+            };
+            if figures.free >= need {
+                continue;
+            }
+            let elsewhere = leased_elsewhere.is_positive();
+            let now = Instant::now();
+            let coming = elsewhere || figures.held.is_positive();
+            if !coming || now >= patience {
+                return Err(shortfall(available, leased_elsewhere, false));
+            }
+            recall = elsewhere && recalled.is_none_or(|at| now >= at + RECALL_EVERY);
+            if recall {
+                recalled = Some(now);
+            }
+            let wake = if !elsewhere {
+                patience
+            } else if recall {
+                now
+            } else {
+                patience.min(now + RECALL_POLL)
+            };
+            let _ = tokio::time::timeout_at(wake.into(), changed).await;
+        }
     }
 
     /// Fetches more in the background where a budget has less than half of what its spending
     /// asks for. Cheap; does not wait.
-    pub fn refill_soon(&self, _budget: &Arc<Budget>) {
-        todo!()
+    pub fn refill_soon(&self, budget: &Arc<Budget>) {
+        let slice = slice(budget);
+        let half = Credits::from_nanos(slice.nanos() / 2);
+        if budget.figures().free >= half || !slice.is_positive() {
+            return;
+        }
+        if self.0.refills.ask_ahead(budget, slice) {
+            self.tell(budget.id());
+        }
     }
 
     /// Writes down what a long request has consumed so far. Dropped when the journal is busy.
-    pub fn checkpoint(&self, _checkpoint: Checkpoint) {
-        todo!()
+    pub fn checkpoint(&self, checkpoint: Checkpoint) {
+        // The next one comes in a few seconds and says everything that this one says.
+        let _ = self.0.commands.try_send(Command::Checkpoint(checkpoint));
     }
 
     /// An account's balance: exact for this replica, as of the last heartbeat for others.
     ///
     /// # Errors
     /// [`StoreError::UnknownAccount`], [`StoreError::TimedOut`].
-    pub async fn balance(&self, _account: AccountId) -> Result<Balance, StoreError> {
-        todo!()
+    pub async fn balance(&self, account: AccountId) -> Result<Balance, StoreError> {
+        let (reply, balance) = oneshot::channel();
+        self.0
+            .commands
+            .try_send(Command::Balance(account, reply))
+            .map_err(|_| StoreError::TimedOut)?;
+        tokio::time::timeout(BALANCE_MAX, balance)
+            .await
+            .map_err(|_| StoreError::TimedOut)?
+            .map_err(|_| StoreError::TimedOut)?
     }
 
     /// Figures for metrics.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        todo!()
+        let inner = &self.0;
+        let totals = inner.escrow.totals();
+        let waiting = |max: usize, free: usize| max.saturating_sub(free);
+        let commands = waiting(inner.commands.max_capacity(), inner.commands.capacity());
+        let in_flight = waiting(
+            inner.settlements.max_capacity(),
+            inner.settlements.capacity(),
+        );
+        let figures = inner.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        Stats {
+            journal_queue: commands,
+            journal_lag: figures.lag,
+            leased: totals.free.saturating_add(totals.held),
+            held: totals.held,
+            holds_open: totals.holds_open,
+            in_flight,
+            dead_settlements: figures.dead,
+            house_losses: figures.losses.clone(),
+            fenced: inner.escrow.fenced(Instant::now()),
+        }
     }
 
     /// Takes no more requests, waits for running ones up to `deadline`, writes every settlement,
     /// gives all leases back. True when everything was written.
-    pub async fn shutdown(&self, _deadline: Duration) -> bool {
-        todo!()
+    pub async fn shutdown(&self, deadline: Duration) -> bool {
+        let deadline = Instant::now() + deadline;
+        let _ = self.0.close_by.set(deadline);
+        let (done, closed) = oneshot::channel();
+        let give_up = (deadline + CLOSE_GRACE * 2).into();
+        let close = async {
+            let told = self.0.commands.send(Command::Close(deadline, done)).await;
+            told.is_ok() && closed.await.unwrap_or(false)
+        };
+        tokio::time::timeout_at(give_up, close)
+            .await
+            .unwrap_or(false)
+    }
+
+    /// The first budget of the path that cannot give `need` now.
+    fn lacking(&self, path: &Path, need: Credits, now: Instant) -> Option<Arc<Budget>> {
+        let fenced = self.0.escrow.fenced(now);
+        path.budgets()
+            .iter()
+            .find(|budget| {
+                let figures = budget.figures();
+                let expired = figures.usable_until.is_some_and(|until| now >= until);
+                fenced || expired || figures.free < need
+            })
+            .cloned()
+    }
+
+    /// Asks for credit together with all who wait for the same budget. `None`: nobody answered.
+    async fn refill(
+        &self,
+        budget: &Arc<Budget>,
+        need: Credits,
+        want: Credits,
+        recall: bool,
+        deadline: Instant,
+    ) -> Option<Answer> {
+        let (answer, first) = self.0.refills.join(budget, need, want, recall);
+        if first {
+            self.tell(budget.id());
+        }
+        tokio::time::timeout_at(deadline.into(), answer)
+            .await
+            .ok()?
+            .ok()
+    }
+
+    /// Tells the journal that somebody waits; where its queue is full, nobody is left waiting.
+    fn tell(&self, id: BudgetId) {
+        if self.0.commands.try_send(Command::Refill(id)).is_err() {
+            drop(self.0.refills.take(id));
+        }
     }
 }
+
+/// The longest wait for a balance.
+const BALANCE_MAX: Duration = Duration::from_secs(5);

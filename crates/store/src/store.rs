@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use billing::PriceId;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 use crate::{
     OpenOptions, StoreError, StoreUrl,
@@ -24,8 +24,8 @@ struct Inner {
     backend: Backend,
     /// Absent where the database was opened for reading.
     pepper: Option<Pepper>,
-    /// Wakes this process's own watcher.
-    changed: Notify,
+    /// Wakes this process's own watchers.
+    changed: watch::Sender<u64>,
 }
 
 /// Which database it is.
@@ -51,10 +51,16 @@ impl Store {
         let mut store = Inner {
             backend,
             pepper: None,
-            changed: Notify::new(),
+            changed: watch::Sender::new(0),
         };
         store.pepper = Some(crate::instance::pepper(&store.backend).await?);
-        Ok(Self(Arc::new(store)))
+        let store = Self(Arc::new(store));
+        match store.backend() {
+            // The file was locked, so whoever used it before is dead.
+            Backend::Sqlite(_) => crate::chores::reap_all(&store).await?,
+            Backend::Postgres(_) => {}
+        }
+        Ok(store)
     }
 
     /// Opens an existing database for reading only, beside a running gateway: for the audit.
@@ -85,7 +91,7 @@ impl Store {
         Ok(Self(Arc::new(Inner {
             backend,
             pepper: None,
-            changed: Notify::new(),
+            changed: watch::Sender::new(0),
         })))
     }
 
@@ -137,9 +143,16 @@ impl Store {
         self.0.pepper.as_ref().ok_or(StoreError::Empty)
     }
 
-    /// Wakes when this process wrote something that others must hear of.
-    pub(crate) fn changed(&self) -> &Notify {
-        &self.0.changed
+    /// Makes this process's watchers look at once.
+    pub(crate) fn wake(&self) {
+        self.0
+            .changed
+            .send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Hears [`Store::wake`].
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changed.subscribe()
     }
 
     pub(crate) async fn read(&self) -> Result<Reader, StoreError> {

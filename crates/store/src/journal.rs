@@ -1,0 +1,586 @@
+//! The journal: the one task of a replica that writes, batch after batch, until everything is durable.
+//!
+//! A batch is tried until it is known to be committed. Its number is written with it, so an
+//! attempt whose commit was in doubt is never repeated: that makes settlements, leases and
+//! returns happen exactly once, without ids of their own.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::{Duration, Instant},
+};
+
+use billing::{
+    AccountId, Budget, BudgetId, Checkpoint, Credits, Escrow, ReplicaId, Settlement, rules::Granted,
+};
+use sqlx::PgConnection;
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
+
+use crate::{
+    Balance, LedgerOptions, Store, StoreError,
+    batch::{self, Applied, Asked, Batch, Item, Outcome},
+    link::Tx,
+    refill::{Answer, Refills, Waiting},
+    replica,
+    sql::sql,
+    store::Backend,
+};
+
+/// The most settlements, and the most commands, of one transaction.
+const BATCH_MAX: usize = 512;
+/// Between attempts; doubled up to the second.
+const RETRY_FIRST: Duration = Duration::from_millis(20);
+const RETRY_MAX: Duration = Duration::from_secs(1);
+/// For the last writes of a replica that closes.
+pub(crate) const CLOSE_GRACE: Duration = Duration::from_secs(2);
+
+/// What the journal is asked to do.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Somebody waits for this budget.
+    Refill(BudgetId),
+    /// Give what is free of this budget back.
+    GiveBack(Arc<Budget>),
+    /// Keep what a long request has consumed.
+    Checkpoint(Checkpoint),
+    /// Tell an account's balance.
+    Balance(AccountId, oneshot::Sender<Result<Balance, StoreError>>),
+    /// Write everything and end; true when it was all written.
+    Close(Instant, oneshot::Sender<bool>),
+}
+
+/// Figures that the journal keeps for metrics.
+#[derive(Debug, Default)]
+pub(crate) struct Figures {
+    pub(crate) lag: Duration,
+    pub(crate) losses: BTreeMap<&'static str, Credits>,
+    pub(crate) dead: u64,
+}
+
+/// The task's state.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    pub(crate) store: Store,
+    pub(crate) options: LedgerOptions,
+    pub(crate) escrow: Escrow,
+    pub(crate) refills: Arc<Refills>,
+    pub(crate) figures: Arc<Mutex<Figures>>,
+    pub(crate) settlements: mpsc::Receiver<Settlement>,
+    pub(crate) commands: mpsc::Receiver<Command>,
+    /// Postgres: a connection of its own, thrown away after any fault.
+    pub(crate) connection: Option<PgConnection>,
+    pub(crate) seq: i64,
+    /// What of each lease the database knows to be held.
+    pub(crate) held: HashMap<BudgetId, Credits>,
+    pub(crate) closing: Option<(Instant, oneshot::Sender<bool>)>,
+    /// When to stop trying, set from outside: the task may be in the middle of a batch.
+    pub(crate) close_by: Arc<OnceLock<Instant>>,
+}
+
+/// What a batch carries beside the rows: who waits for it.
+#[derive(Debug, Default)]
+struct Waiters {
+    asks: Vec<Waiting>,
+    idle: Vec<Waiting>,
+    balances: Vec<(AccountId, oneshot::Sender<Result<Balance, StoreError>>)>,
+}
+
+enum Attempt {
+    Done(Outcome, Instant),
+    Before,
+    Reaped {
+        committed: bool,
+    },
+    Failed(StoreError),
+    /// The commit was sent and not answered.
+    InDoubt(Outcome, Instant, StoreError),
+}
+
+impl Journal {
+    /// Runs until it is told to close, or until nobody is left who could tell it.
+    pub(crate) async fn run(mut self) {
+        let mut heartbeat = tokio::time::interval(self.options.lease_ttl / 5);
+        heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut settled = Vec::new();
+        let mut drained = false;
+        loop {
+            let mut commands = Vec::new();
+            let mut beat = false;
+            let deadline = self.closing.as_ref().map(|(deadline, _)| *deadline);
+            tokio::select! {
+                count = self.settlements.recv_many(&mut settled, BATCH_MAX), if !drained => {
+                    drained = count == 0;
+                }
+                count = self.commands.recv_many(&mut commands, BATCH_MAX) => {
+                    if count == 0 { return; }
+                }
+                _ = heartbeat.tick() => beat = true,
+                () = until(deadline), if deadline.is_some() => drained = true,
+            }
+            let since = Instant::now();
+            self.fill_up(&mut settled, &mut commands);
+            let (mut batch, waiters) = self.collect(&mut settled, commands);
+            if beat {
+                self.note_held(&mut batch);
+            }
+            let idle = batch.is_empty() && waiters.is_empty() && !beat;
+            if !idle {
+                self.write(batch, waiters).await;
+                self.lag(since.elapsed());
+            }
+            if drained && let Some((_, done)) = self.closing.take() {
+                let closed = self.close().await;
+                let _ = done.send(closed);
+                return;
+            }
+        }
+    }
+
+    /// Takes what else is there already: waiting longer would only add delay.
+    fn fill_up(&mut self, settled: &mut Vec<Settlement>, commands: &mut Vec<Command>) {
+        while settled.len() < BATCH_MAX
+            && let Ok(settlement) = self.settlements.try_recv()
+        {
+            settled.push(settlement);
+        }
+        while commands.len() < BATCH_MAX
+            && let Ok(command) = self.commands.try_recv()
+        {
+            commands.push(command);
+        }
+    }
+
+    fn collect(
+        &mut self,
+        settled: &mut Vec<Settlement>,
+        commands: Vec<Command>,
+    ) -> (Batch, Waiters) {
+        let mut batch = Batch::default();
+        let mut waiters = Waiters::default();
+        batch
+            .settlements
+            .extend(settled.drain(..).map(|settlement| Item {
+                settlement,
+                problem: None,
+            }));
+        for command in commands {
+            match command {
+                Command::Refill(id) => {
+                    if let Some(waiting) = self.refills.take(id) {
+                        ask(&mut batch, &mut waiters, waiting);
+                    }
+                }
+                Command::GiveBack(budget) => give_back(&mut batch, &budget),
+                Command::Checkpoint(checkpoint) => batch.checkpoints.push(checkpoint),
+                Command::Balance(account, reply) => waiters.balances.push((account, reply)),
+                Command::Close(deadline, done) => {
+                    // No new permits; those that are out may still be used.
+                    self.settlements.close();
+                    self.closing = Some((deadline, done));
+                }
+            }
+        }
+        (batch, waiters)
+    }
+
+    /// Adds what changed of the held amounts, for other replicas' eyes.
+    fn note_held(&self, batch: &mut Batch) {
+        let mut held_now = HashMap::new();
+        self.escrow.for_each_budget(|budget| {
+            let held = budget.figures().held;
+            if held.is_positive() {
+                held_now.insert(budget.id(), held);
+            }
+        });
+        let gone = self.held.keys().filter(|id| !held_now.contains_key(id));
+        batch.held.extend(gone.map(|id| (*id, Credits::ZERO)));
+        let changed = held_now
+            .into_iter()
+            .filter(|(id, held)| self.held.get(id) != Some(held));
+        batch.held.extend(changed);
+    }
+
+    /// Writes one batch, however long it takes, and tells those who wait for it.
+    async fn write(&mut self, mut batch: Batch, waiters: Waiters) {
+        let mut parts = Vec::new();
+        if let Some(outcome) = self.commit(&mut batch, &mut parts).await {
+            self.apply(&batch, outcome, waiters).await;
+        } else {
+            // Refused as a whole: its settlements go one way, its questions another.
+            waiters.refuse();
+        }
+        // Halves of a batch that the database refused for good, until the poison is alone.
+        while let Some(mut part) = parts.pop() {
+            if let Some(outcome) = self.commit(&mut part, &mut parts).await {
+                self.apply(&part, outcome, Waiters::default()).await;
+            }
+        }
+    }
+
+    /// Tries until the batch is committed. `None`: it was refused for good, and what can be
+    /// tried again in smaller pieces is in `parts`.
+    async fn commit(
+        &mut self,
+        batch: &mut Batch,
+        parts: &mut Vec<Batch>,
+    ) -> Option<(Outcome, Instant)> {
+        self.seq += 1;
+        batch.seq = self.seq;
+        let mut pause = RETRY_FIRST;
+        let mut in_doubt = None;
+        loop {
+            let error = match self.attempt(batch).await {
+                Attempt::Done(outcome, asked) => return Some((outcome, asked)),
+                Attempt::Before => match in_doubt.take() {
+                    Some(done) => return Some(done),
+                    None => StoreError::Corrupt("a batch of another process".into()),
+                },
+                Attempt::Reaped { committed } => {
+                    let done = in_doubt.take().filter(|_| committed);
+                    if let Err(error) = self.start_over().await {
+                        error
+                    } else if let Some((outcome, _)) = done {
+                        // Booked, but what it leased was taken back.
+                        return Some((outcome.without_leases(), Instant::now()));
+                    } else {
+                        batch.returns.clear();
+                        batch.held.clear();
+                        self.seq += 1;
+                        batch.seq = self.seq;
+                        continue;
+                    }
+                }
+                Attempt::Failed(error) if error.is_refusal() => {
+                    tracing::error!(%error, "the database refused a batch of the journal");
+                    self.connection = None;
+                    split(batch, parts, &error);
+                    return None;
+                }
+                Attempt::Failed(error) => error,
+                Attempt::InDoubt(outcome, asked, error) => {
+                    in_doubt = Some((outcome, asked));
+                    error
+                }
+            };
+            self.connection = None;
+            if self.give_up() {
+                tracing::error!(
+                    settlements = batch.settlements.len(),
+                    %error,
+                    "closing with settlements that could not be written"
+                );
+                return None;
+            }
+            tracing::warn!(%error, "the journal waits for the database");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY_MAX);
+        }
+    }
+
+    async fn attempt(&mut self, batch: &Batch) -> Attempt {
+        let replica = self.escrow.replica();
+        let asked = Instant::now();
+        let mut tx = match begin(&self.store, &mut self.connection).await {
+            Ok(tx) => tx,
+            Err(error) => return Attempt::Failed(error),
+        };
+        let applied = batch::apply(&mut tx.link(), replica, batch).await;
+        let outcome = match applied {
+            Ok(Applied::Ready(outcome)) => outcome,
+            Ok(Applied::Before) => return Attempt::Before,
+            Ok(Applied::Reaped { committed }) => return Attempt::Reaped { committed },
+            Err(error) => return Attempt::Failed(error),
+        };
+        match tx.commit().await {
+            Ok(()) => Attempt::Done(outcome, asked),
+            Err(error) => Attempt::InDoubt(outcome, asked, error),
+        }
+    }
+
+    /// Makes memory agree with what was committed.
+    async fn apply(&mut self, batch: &Batch, done: (Outcome, Instant), waiters: Waiters) {
+        let (outcome, asked) = done;
+        let replica = self.escrow.replica();
+        let life = self
+            .options
+            .lease_ttl
+            .saturating_sub(self.options.lease_margin);
+        self.escrow.extend_fence(asked + life);
+        for (budget, held) in &batch.held {
+            if held.is_zero() {
+                self.held.remove(budget);
+            } else {
+                self.held.insert(*budget, *held);
+            }
+        }
+        for (waiting, granted) in waiters.asks.into_iter().zip(outcome.granted) {
+            waiting.hear(replica, granted, outcome.now.0, asked);
+        }
+        for waiting in waiters.idle {
+            waiting.answer(Answer::Try);
+        }
+        for (account, reply) in waiters.balances {
+            let balance = self.balance(account).await;
+            let _ = reply.send(balance);
+        }
+        let mut figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        for (cause, amount) in outcome.losses {
+            let sum = figures.losses.entry(cause).or_default();
+            *sum = sum.saturating_add(amount);
+        }
+        figures.dead += outcome.dead;
+        drop(figures);
+        if outcome.dead > 0 {
+            tracing::error!(
+                settlements = outcome.dead,
+                "settlements were put aside in dead_settlements; `tollway audit` lists them"
+            );
+        }
+    }
+
+    /// This process was taken for dead: its leases are gone. It goes on under a new name.
+    async fn start_over(&mut self) -> Result<(), StoreError> {
+        let id = ReplicaId::from_uuid(Uuid::now_v7());
+        let mut tx = begin(&self.store, &mut self.connection).await?;
+        replica::register(&mut tx.link(), id, self.options.lease_ttl).await?;
+        tx.commit().await?;
+        self.escrow.reset(id);
+        self.held.clear();
+        self.seq = 0;
+        tracing::warn!(replica = %id, "the leases had been taken back; going on as a new replica");
+        Ok(())
+    }
+
+    /// An account's balance after the batch that was just committed. The rows of this replica's
+    /// own lease are replaced by what is in memory, which is newer.
+    async fn balance(&mut self, account: AccountId) -> Result<Balance, StoreError> {
+        let replica = self.escrow.replica();
+        let mut tx = begin(&self.store, &mut self.connection).await?;
+        let select = sql("SELECT b.available, b.leased, b.spent, \
+             CAST(COALESCE((SELECT l.amount FROM leases l \
+                WHERE l.budget_id = b.id AND l.replica_id = ?), 0) AS bigint), \
+             CAST(COALESCE((SELECT SUM(l.held) FROM leases l \
+                WHERE l.budget_id = b.id AND l.replica_id <> ?), 0) AS bigint) \
+             FROM budgets b WHERE b.id = ?")
+        .uuid(replica.uuid())
+        .uuid(replica.uuid())
+        .uuid(account.uuid());
+        let row: Option<(i64, i64, i64, i64, i64)> = tx.link().maybe(select).await?;
+        tx.commit().await?;
+        let (available, leased, spent, mine, held_elsewhere) =
+            row.ok_or(StoreError::UnknownAccount(account))?;
+        let figures = self.escrow.budget(BudgetId::Account(account)).figures();
+        let here = figures.free.saturating_add(figures.held);
+        let mine = Credits::from_nanos(mine);
+        let held = figures
+            .held
+            .saturating_add(Credits::from_nanos(held_elsewhere));
+        let total = Credits::from_nanos(available)
+            .saturating_add(Credits::from_nanos(leased))
+            .saturating_sub(mine)
+            .saturating_add(here);
+        Ok(Balance {
+            available: total.saturating_sub(held),
+            held,
+            total,
+            used: Credits::from_nanos(spent).saturating_add(mine.saturating_sub(here)),
+        })
+    }
+
+    /// Gives all leases back and ends the replica, where nothing holds from it any more.
+    async fn close(&mut self) -> bool {
+        let mut settled = Vec::new();
+        loop {
+            self.fill_up(&mut settled, &mut Vec::new());
+            if settled.is_empty() {
+                break;
+            }
+            let (batch, waiters) = self.collect(&mut settled, Vec::new());
+            self.write(batch, waiters).await;
+        }
+        let mut batch = Batch::default();
+        self.escrow
+            .for_each_budget(|budget| give_back(&mut batch, budget));
+        if self.commit(&mut batch, &mut Vec::new()).await.is_none() {
+            return false;
+        }
+        if self.escrow.totals().holds_open > 0 {
+            // Whatever still runs is booked by the reaper, from its checkpoints.
+            return false;
+        }
+        let replica = self.escrow.replica();
+        let ended = async {
+            let mut tx = begin(&self.store, &mut self.connection).await?;
+            replica::end(&mut tx.link(), replica, "closed").await?;
+            tx.commit().await
+        };
+        match ended.await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(%error, "closed without giving the leases back; they expire");
+                false
+            }
+        }
+    }
+
+    fn give_up(&self) -> bool {
+        // The grace is for the last writes, when running requests used the deadline up.
+        self.close_by
+            .get()
+            .is_some_and(|deadline| Instant::now() >= *deadline + CLOSE_GRACE)
+    }
+
+    fn lag(&self, lag: Duration) {
+        self.figures
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .lag = lag;
+    }
+}
+
+/// A transaction of the journal's own.
+pub(crate) async fn begin<'c>(
+    store: &Store,
+    connection: &'c mut Option<PgConnection>,
+) -> Result<Tx<'c>, StoreError> {
+    match store.backend() {
+        Backend::Sqlite(_) => store.begin().await,
+        Backend::Postgres(backend) => {
+            let connection = match connection.take() {
+                Some(open) => connection.insert(open),
+                None => connection.insert(backend.own_connection().await?),
+            };
+            Tx::begin_postgres(connection).await
+        }
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn ask(batch: &mut Batch, waiters: &mut Waiters, mut waiting: Waiting) {
+    let now = Instant::now();
+    let figures = waiting.budget.figures();
+    if figures.usable_until.is_some_and(|until| now >= until) {
+        // What is free cannot be used any more; new credit must not be mixed with it.
+        give_back(batch, &waiting.budget);
+    }
+    match waiting.ask(now) {
+        Some(ask) => {
+            batch.asks.push(Asked {
+                budget: waiting.budget.id(),
+                ask,
+                recall: waiting.recall(),
+            });
+            waiters.asks.push(waiting);
+        }
+        None => waiters.idle.push(waiting),
+    }
+}
+
+fn give_back(batch: &mut Batch, budget: &Budget) {
+    let amount = budget.take_idle();
+    if amount.is_positive() {
+        batch.returns.push((budget.id(), amount));
+    }
+}
+
+/// Cuts a refused batch into pieces that may pass: settlements by halves, until one alone is put
+/// aside with the reason.
+fn split(batch: &mut Batch, parts: &mut Vec<Batch>, error: &StoreError) {
+    let mut settlements = std::mem::take(&mut batch.settlements);
+    let rest = Batch {
+        returns: std::mem::take(&mut batch.returns),
+        checkpoints: std::mem::take(&mut batch.checkpoints),
+        ..Batch::default()
+    };
+    if settlements.is_empty() {
+        // Nothing that could be lost: credit not given back is taken back when the replica ends.
+        return;
+    }
+    if !rest.is_empty() {
+        parts.push(rest);
+    }
+    if let [one] = settlements.as_mut_slice() {
+        if one.problem.is_some() {
+            tracing::error!(
+                settlement = ?one.settlement,
+                %error,
+                "a settlement could be neither booked nor put aside"
+            );
+            return;
+        }
+        one.problem = Some(error.to_string());
+        parts.push(Batch {
+            settlements,
+            ..Batch::default()
+        });
+        return;
+    }
+    let second = settlements.split_off(settlements.len() / 2);
+    for half in [second, settlements] {
+        parts.push(Batch {
+            settlements: half,
+            ..Batch::default()
+        });
+    }
+}
+
+impl Waiters {
+    fn is_empty(&self) -> bool {
+        self.asks.is_empty() && self.idle.is_empty() && self.balances.is_empty()
+    }
+
+    /// Drops the questions: whoever waits sees that nobody answers.
+    fn refuse(self) {
+        for (_, reply) in self.balances {
+            let _ = reply.send(Err(StoreError::TimedOut));
+        }
+    }
+}
+
+impl Waiting {
+    /// Puts a lease into memory and tells those who waited.
+    fn hear(self, replica: ReplicaId, granted: Granted, now_us: i64, asked: Instant) {
+        match granted {
+            Granted::Lease {
+                amount,
+                usable_until,
+            } => {
+                let usable_until = usable_until.map(|at| {
+                    let left = u64::try_from(at.0.saturating_sub(now_us)).unwrap_or(0);
+                    // Counted from before the question: never longer than the grant lives.
+                    asked + Duration::from_micros(left)
+                });
+                self.budget.add_lease(replica, amount, usable_until);
+                self.answer(Answer::Try);
+            }
+            Granted::Short {
+                available,
+                leased_elsewhere,
+            } => self.answer(Answer::Short {
+                available,
+                leased_elsewhere,
+            }),
+        }
+    }
+}
+
+impl Outcome {
+    fn without_leases(mut self) -> Self {
+        for granted in &mut self.granted {
+            if matches!(granted, Granted::Lease { .. }) {
+                *granted = Granted::Short {
+                    available: Credits::ZERO,
+                    leased_elsewhere: Credits::from_nanos(1),
+                };
+            }
+        }
+        self
+    }
+}

@@ -1,0 +1,160 @@
+//! The watcher: hears what other replicas changed, by looking a few times a second; Postgres' notifications only make it look sooner.
+
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use billing::{Budget, BudgetId, Escrow};
+use tokio::sync::mpsc;
+
+use crate::{
+    LedgerOptions, Store, StoreError,
+    auth::Keys,
+    book,
+    changes::{Change, ChangeRecord},
+    journal::Command,
+    sql::sql,
+    store::Backend,
+};
+
+/// Changes are numbered before they are committed and may appear out of order: every look goes
+/// back so far. The number is taken right before the commit, which is bounded by less.
+const OVERLAP: Duration = Duration::from_secs(20);
+/// Older changes are deleted; a watcher that slept longer forgets everything it knows.
+pub(crate) const CHANGES_KEPT: Duration = Duration::from_secs(600);
+/// Between attempts to listen again.
+const LISTEN_PAUSE: Duration = Duration::from_secs(5);
+
+/// The task's state.
+#[derive(Debug)]
+pub(crate) struct Watcher {
+    pub(crate) store: Store,
+    pub(crate) options: LedgerOptions,
+    pub(crate) escrow: Escrow,
+    pub(crate) keys: Arc<Keys>,
+    pub(crate) commands: mpsc::WeakSender<Command>,
+    /// The numbers seen in the last look.
+    pub(crate) seen: HashSet<i64>,
+    pub(crate) looked: Option<Instant>,
+}
+
+impl Watcher {
+    /// Runs until the ledger is gone.
+    pub(crate) async fn run(mut self) {
+        let mut changed = self.store.changes();
+        let mut tick = tokio::time::interval(self.options.poll);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut failing = false;
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {}
+                Ok(()) = changed.changed() => {}
+            }
+            let looked = self.look().await;
+            if let Err(error) = &looked
+                && !failing
+            {
+                tracing::warn!(%error, "changes of other replicas cannot be read");
+            }
+            failing = looked.is_err();
+            let Some(commands) = self.commands.upgrade() else {
+                return;
+            };
+            self.give_idle_back(&commands);
+        }
+    }
+
+    /// Reads the changes since the last look and acts on those not seen before.
+    async fn look(&mut self) -> Result<(), StoreError> {
+        let started = Instant::now();
+        let since_last = self.looked.map(|at| started.duration_since(at));
+        let back = OVERLAP + since_last.unwrap_or_default();
+        let mut reader = self.store.read().await?;
+        let mut link = reader.link();
+        let now = book::now(&mut link).await?;
+        let back_us = i64::try_from(back.as_micros()).unwrap_or(i64::MAX);
+        let select = sql("SELECT seq, kind, id, source FROM changes WHERE at >= ? ORDER BY seq");
+        let rows: Vec<ChangeRecord> = link.all(select.int(now.0.saturating_sub(back_us))).await?;
+        drop(reader);
+        let slept = since_last.is_some_and(|slept| slept + OVERLAP > CHANGES_KEPT);
+        if slept {
+            self.keys.forget_all();
+        }
+        let me = self.escrow.replica().uuid();
+        // At the first look nothing is known yet that could be wrong.
+        if self.looked.is_some() {
+            for row in &rows {
+                if !self.seen.contains(&row.seq) && row.source != Some(me) {
+                    self.act(row);
+                }
+            }
+        }
+        self.seen = rows.iter().map(|row| row.seq).collect();
+        self.looked = Some(started);
+        Ok(())
+    }
+
+    fn act(&self, row: &ChangeRecord) {
+        match row.change() {
+            Some(Change::Key(key)) => self.keys.forget(Some(key), None),
+            Some(Change::Account(account)) => {
+                self.keys.forget(None, Some(account));
+                // Streams that wait for a top-up try again.
+                let budget = self.escrow.budget(BudgetId::Account(account));
+                budget.changed().notify_waiters();
+            }
+            Some(Change::Recall(budget)) => {
+                let budget = self.escrow.budget(budget);
+                if budget.figures().free.is_positive()
+                    && let Some(commands) = self.commands.upgrade()
+                {
+                    // A full queue means that the journal has better to do; the idle rule follows.
+                    let _ = commands.try_send(Command::GiveBack(budget));
+                }
+            }
+            // A newer version's change; what it is about was made for newer versions too.
+            None => {}
+        }
+    }
+
+    /// Gives back what nobody asked for in a while, and what may not be used any more.
+    fn give_idle_back(&self, commands: &mpsc::Sender<Command>) {
+        let now = Instant::now();
+        let idle = self.options.idle;
+        let mut back: Vec<Arc<Budget>> = Vec::new();
+        self.escrow.for_each_budget(|budget| {
+            let figures = budget.figures();
+            let unused = figures
+                .touched
+                .is_none_or(|at| now.saturating_duration_since(at) >= idle);
+            let expired = figures.usable_until.is_some_and(|until| now >= until);
+            if figures.free.is_positive() && (unused || expired) {
+                back.push(Arc::clone(budget));
+            }
+        });
+        for budget in back {
+            if commands.try_send(Command::GiveBack(budget)).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Turns the notifications of Postgres into wake-ups of this process's watchers. A connection
+/// that was lost is made again; meanwhile the watchers look by themselves.
+pub(crate) async fn listen(store: Store) {
+    let Backend::Postgres(backend) = store.backend() else {
+        return;
+    };
+    loop {
+        if let Ok(mut listener) = backend.listen().await {
+            store.wake();
+            while listener.recv().await.is_ok() {
+                store.wake();
+            }
+        }
+        tokio::time::sleep(LISTEN_PAUSE).await;
+    }
+}
