@@ -34,17 +34,29 @@ pub(crate) enum Link<'a> {
 impl Link<'_> {
     /// All rows.
     pub(crate) async fn all<T: Record>(&mut self, sql: Sql) -> Result<Vec<T>, StoreError> {
-        match self {
-            Self::Sqlite(c) => bounded(sql.sqlite_as(), |q| q.fetch_all(&mut **c)).await,
-            Self::Postgres(c) => bounded(sql.postgres_as(), |q| q.fetch_all(&mut **c)).await,
-        }
+        self.all_within(sql, STATEMENT_MAX).await
+    }
+
+    /// All rows of a statement that may take longer than usual.
+    pub(crate) async fn all_within<T: Record>(
+        &mut self,
+        sql: Sql,
+        max: Duration,
+    ) -> Result<Vec<T>, StoreError> {
+        let rows = async {
+            match self {
+                Self::Sqlite(c) => sql.sqlite_as().fetch_all(&mut **c).await,
+                Self::Postgres(c) => sql.postgres_as().fetch_all(&mut **c).await,
+            }
+        };
+        bounded_by(max, rows).await
     }
 
     /// The first row, where there is one.
     pub(crate) async fn maybe<T: Record>(&mut self, sql: Sql) -> Result<Option<T>, StoreError> {
         match self {
-            Self::Sqlite(c) => bounded(sql.sqlite_as(), |q| q.fetch_optional(&mut **c)).await,
-            Self::Postgres(c) => bounded(sql.postgres_as(), |q| q.fetch_optional(&mut **c)).await,
+            Self::Sqlite(c) => bounded(sql.sqlite_as().fetch_optional(&mut **c)).await,
+            Self::Postgres(c) => bounded(sql.postgres_as().fetch_optional(&mut **c)).await,
         }
     }
 
@@ -59,22 +71,28 @@ impl Link<'_> {
     pub(crate) async fn run(&mut self, sql: Sql) -> Result<u64, StoreError> {
         match self {
             Self::Sqlite(c) => {
-                let done = bounded(sql.sqlite(), |q| q.execute(&mut **c)).await?;
+                let done = bounded(sql.sqlite().execute(&mut **c)).await?;
                 Ok(done.rows_affected())
             }
             Self::Postgres(c) => {
-                let done = bounded(sql.postgres(), |q| q.execute(&mut **c)).await?;
+                let done = bounded(sql.postgres().execute(&mut **c)).await?;
                 Ok(done.rows_affected())
             }
         }
     }
 }
 
-async fn bounded<Q, F, T>(query: Q, run: impl FnOnce(Q) -> F) -> Result<T, StoreError>
-where
-    F: Future<Output = Result<T, sqlx::Error>>,
-{
-    tokio::time::timeout(STATEMENT_MAX, run(query))
+async fn bounded<T>(
+    statement: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, StoreError> {
+    bounded_by(STATEMENT_MAX, statement).await
+}
+
+async fn bounded_by<T>(
+    max: Duration,
+    statement: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, StoreError> {
+    tokio::time::timeout(max, statement)
         .await
         .map_err(|_| StoreError::TimedOut)?
         .map_err(StoreError::Database)
@@ -110,7 +128,7 @@ impl<'c> Tx<'c> {
     pub(crate) async fn begin_postgres(
         connection: &'c mut PgConnection,
     ) -> Result<Self, StoreError> {
-        bounded((), |()| connection.begin_with(BEGIN_POSTGRES))
+        bounded(connection.begin_with(BEGIN_POSTGRES))
             .await
             .map(Self::Postgres)
     }
@@ -125,8 +143,8 @@ impl<'c> Tx<'c> {
     /// Makes it durable. After an error it is unknown whether it is.
     pub(crate) async fn commit(self) -> Result<(), StoreError> {
         match self {
-            Self::Sqlite(tx) => bounded((), |()| tx.commit()).await,
-            Self::Postgres(tx) => bounded((), |()| tx.commit()).await,
+            Self::Sqlite(tx) => bounded(tx.commit()).await,
+            Self::Postgres(tx) => bounded(tx.commit()).await,
         }
     }
 }
