@@ -47,33 +47,12 @@ impl Encoding {
 
     /// The pieces that `text` is split into before the vocabulary is applied; together they are
     /// the text. No token crosses a piece.
-    pub(crate) fn pieces(self, text: &str) -> impl Iterator<Item = &str> {
-        let closing = self.closing_space(text);
-        let mut start = 0;
-        self.splitter()
-            .split(text)
-            .map_while(move |piece| {
-                let from = start;
-                let closes = closing.is_some_and(|at| from >= at);
-                start = if closes {
-                    text.len()
-                } else {
-                    from + piece.len()
-                };
-                (from < text.len()).then_some((from, start))
-            })
-            .filter_map(|(from, to)| text.get(from..to))
-    }
-
-    /// Where white space begins that runs to the end of the text and counts as one piece.
     ///
-    /// tiktoken's `cl100k_base` tries white space up to the end before white space up to a line
-    /// break; `bpe-openai` has it the other way round and would split `"\n  "` at the end of a text.
-    fn closing_space(self, text: &str) -> Option<usize> {
-        match self {
-            Self::O200kBase => None,
-            Self::Cl100kBase => Some(text.trim_end().len()),
-        }
+    /// For `cl100k_base`, tiktoken takes white space at the end of a text as one piece where
+    /// `bpe-openai` splits it after its last line break. The counts are the same: no token of that
+    /// vocabulary has white space after its last line break.
+    pub(crate) fn pieces(self, text: &str) -> impl Iterator<Item = &str> {
+        self.splitter().split(text)
     }
 
     fn splitter(self) -> &'static bpe_openai::Tokenizer {
@@ -174,6 +153,25 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn no_token_has_white_space_after_its_last_line_break() {
+        let vocabulary = Encoding::Cl100kBase.vocabulary();
+        for token in 0..u32::try_from(vocabulary.num_tokens()).unwrap() {
+            let Ok(text) = std::str::from_utf8(vocabulary.token_bytes(token)) else {
+                continue;
+            };
+            let closing = text.rsplit(['\r', '\n']).next().unwrap();
+            assert!(
+                closing == text || !closing.starts_with(char::is_whitespace),
+                "{text:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_longest_tokens() {
         assert_eq!(Encoding::O200kBase.token_bytes_max(), 128);
         assert_eq!(Encoding::Cl100kBase.token_bytes_max(), 128);
     }

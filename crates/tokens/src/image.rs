@@ -2,24 +2,10 @@
 
 use std::{fmt, str::FromStr};
 
-use base64::{
-    Engine, alphabet,
-    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
-};
 use serde::{Deserialize, Serialize};
 
 use crate::{TokensError, error::shortened};
 
-/// How much of a picture's base64 is decoded to find its size: a JPEG can carry a colour profile
-/// and a preview before it says how large it is.
-const HEADER_BASE64_BYTES_MAX: usize = 128 * 1024;
-/// Base64 that may end anywhere: only the beginning of a picture is decoded.
-const LENIENT: GeneralPurpose = GeneralPurpose::new(
-    &alphabet::STANDARD,
-    GeneralPurposeConfig::new()
-        .with_decode_allow_trailing_bits(true)
-        .with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
 /// The side of a tile, in pixels.
 const TILE: u64 = 512;
 /// An image is first made to fit a square of this side, in pixels.
@@ -218,35 +204,6 @@ fn patches((width, height): (u64, u64)) -> u64 {
     (side(columns) * side(rows)).min(PATCHES_MAX)
 }
 
-/// Width and height in pixels of the PNG, JPEG, GIF or WebP picture in a base64 `data:` URL, read
-/// from its header alone; nothing for other URLs and formats and for damaged ones.
-///
-/// At most 128 KiB of the base64 are decoded, whatever the picture's size.
-#[must_use]
-pub fn data_url_size(url: &str) -> Option<(u32, u32)> {
-    let (scheme, rest) = url.split_at_checked("data:".len())?;
-    let (media, base64) = rest.split_once(',')?;
-    let base64_data =
-        media.len() < 256 && media.trim_end().to_ascii_lowercase().ends_with(";base64");
-    if !scheme.eq_ignore_ascii_case("data:") || !base64_data {
-        return None;
-    }
-    let header = base64.as_bytes();
-    let header = header.get(..HEADER_BASE64_BYTES_MAX).unwrap_or(header);
-    let mut header = header.trim_ascii_end();
-    while let Some(rest) = header.strip_suffix(b"=") {
-        header = rest;
-    }
-    if header.len() % 4 == 1 {
-        // A URL cut short: a single character is no byte yet.
-        header = header.split_last().map_or(header, |(_, rest)| rest);
-    }
-    let bytes = LENIENT.decode(header).ok()?;
-    let size = imagesize::blob_size(&bytes).ok()?;
-    let side = |pixels: usize| u32::try_from(pixels).ok().filter(|pixels| *pixels > 0);
-    Some((side(size.width)?, side(size.height)?))
-}
-
 impl fmt::Display for ImageRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -320,44 +277,6 @@ mod tests {
         assert_eq!(high(ImageRule::Patch246, 33, 32), 5);
     }
 
-    const PNG: &str = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAMAAAAHCAYAAADNufepAAAADklEQVR42mNgGAWjAAIAAhcAASoMJfwAAAAASUVORK5CYII=";
-
-    #[test]
-    fn sizes_are_read_from_the_header_alone() {
-        assert_eq!(data_url_size(PNG), Some((3, 7)));
-        for end in 60..PNG.len() {
-            assert_eq!(data_url_size(&PNG[..end]), Some((3, 7)), "{end}");
-        }
-        let long = format!("{PNG}{}", "A".repeat(1 << 20));
-        assert_eq!(data_url_size(&long.replace('=', "A")), Some((3, 7)));
-        let gif = "DATA:image/gif;base64,R0lGODlhAQABAAAAACw=";
-        assert_eq!(data_url_size(gif), Some((1, 1)));
-        for bad in [
-            "",
-            "data:",
-            "data:,",
-            "data:image/png;base64,",
-            "data:image/png,abc",
-            "https://example.com/a.png",
-            "data:image/png;base64,!!!!",
-            "data:image/png;base64,iVBORw0KGgo=",
-            "dätä:;base64,AAAA",
-            "data:image/jpeg;base64,/9j/AAAAAAAAAAAAAAAAAAAAAAAAAAAA",
-        ] {
-            assert_eq!(data_url_size(bad), None, "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_jpeg_with_a_profile_before_its_size() {
-        let mut jpeg = vec![0xff, 0xd8];
-        jpeg.extend([0xff, 0xe2, 0xff, 0x00]);
-        jpeg.extend(vec![0; 0xff00 - 2]);
-        jpeg.extend([0xff, 0xc0, 0x00, 0x11, 0x08, 0x02, 0x58, 0x03, 0x20]);
-        let url = format!("data:image/jpeg;base64,{}", LENIENT.encode(&jpeg));
-        assert_eq!(data_url_size(&url), Some((800, 600)));
-    }
-
     proptest! {
         #[test]
         fn never_above_the_worst_case_and_never_nothing(width in any::<u32>(), height in any::<u32>(), shift in 0..31_u32) {
@@ -371,16 +290,6 @@ mod tests {
                     }
                 }
             }
-        }
-
-        #[test]
-        fn any_bytes_are_survived(
-            magic in prop::sample::select(vec![&b"\x89PNG\r\n\x1a\n"[..], b"\xff\xd8\xff", b"GIF89a", b"RIFF\0\0\0\0WEBPVP8X", b""]),
-            bytes in prop::collection::vec(any::<u8>(), 0..200),
-        ) {
-            let picture = [magic, &bytes].concat();
-            let url = format!("data:image/png;base64,{}", LENIENT.encode(picture));
-            let _ = data_url_size(&url);
         }
     }
 }

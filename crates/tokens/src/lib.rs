@@ -9,6 +9,7 @@ mod error;
 mod image;
 mod inside;
 mod models;
+mod picture;
 mod prompt;
 mod stream;
 mod tokenizer;
@@ -17,7 +18,8 @@ mod usage;
 
 pub use encoding::Encoding;
 pub use error::TokensError;
-pub use image::{Detail, ImageRule, data_url_size};
+pub use image::{Detail, ImageRule};
+pub use picture::data_url_size;
 pub use prompt::{Part, PromptRules};
 pub use stream::{PENDING_BYTES_MAX, StreamCounter};
 pub use tokenizer::{Factor, OFF_THREAD_BYTES_MIN, Tokenizer};

@@ -1,6 +1,6 @@
 //! The stream counter: the exact count of a text that arrives in pieces, without ever keeping it.
 
-use bpe_openai::appendable_encoder::AppendableEncoder;
+mod fit;
 
 use crate::{
     Encoding, Tokenizer,
@@ -19,11 +19,6 @@ const TAIL_BYTES_MAX: usize = 8 * 1024;
 /// one piece follows it: upper-case letters that wait for a lower-case one, white space after its
 /// last line break, an apostrophe that waits to become a contraction.
 const OPEN_PIECES: usize = 2;
-/// How far the text is advanced at a time while a limit is searched, in bytes.
-const SEARCH_BYTES: usize = 512;
-/// How much the count of a beginning may differ from the position it has in the whole text's
-/// tokens: beginnings within this of the limit are counted one by one.
-const SEARCH_SLACK_TOKENS: u64 = 4;
 
 /// Counts one text that grows: one choice's one kind of output.
 ///
@@ -33,7 +28,8 @@ const SEARCH_SLACK_TOKENS: u64 = 4;
 /// break) is cut where it may have to be cut, which can be one or two tokens off per 8 KiB; from
 /// then on [`StreamCounter::is_exact`] is false.
 ///
-/// A new counter owns no memory beyond itself; it holds at most about 24 KiB.
+/// A new counter owns no memory beyond its 80 bytes. It keeps what was pushed since the last count,
+/// so it holds at most 32 KiB, and after a count of text with spaces in it some tens of bytes.
 #[derive(Clone, Debug)]
 pub struct StreamCounter {
     tokenizer: Tokenizer,
@@ -112,7 +108,7 @@ impl StreamCounter {
         if self.committed > limit {
             return 0;
         }
-        Search::new(self, delta, limit).run()
+        fit::Search::new(self, delta, limit).run()
     }
 
     /// The bytes that the next [`StreamCounter::exact`] tokenizes.
@@ -208,125 +204,4 @@ impl StreamCounter {
             self.text.shrink_to(0);
         }
     }
-}
-
-/// The search for the longest beginning of a delta that fits.
-struct Search<'a> {
-    ahead: StreamCounter,
-    delta: &'a str,
-    /// The most tokens, before the factor.
-    limit: u64,
-    /// The tail of the counter and the whole delta.
-    text: String,
-    tail_bytes: usize,
-    /// What was committed when: the states `ahead` went through.
-    states: Vec<State>,
-}
-
-/// A boundary in the text that every beginning of at least `seen` bytes has.
-struct State {
-    seen: usize,
-    boundary: usize,
-    tokens: u64,
-}
-
-impl<'a> Search<'a> {
-    fn new(counter: &StreamCounter, delta: &'a str, limit: u64) -> Self {
-        let ahead = counter.clone();
-        let tail_bytes = counter.text.len();
-        let start = State {
-            seen: tail_bytes,
-            boundary: 0,
-            tokens: counter.committed,
-        };
-        Self {
-            text: [counter.text.as_str(), delta].concat(),
-            ahead,
-            delta,
-            limit,
-            tail_bytes,
-            states: vec![start],
-        }
-    }
-
-    fn run(mut self) -> usize {
-        let end = self.advance();
-        if end == self.text.len() && self.ahead.plain_exact() <= self.limit {
-            return self.delta.len();
-        }
-        let fits = self.states.last().map_or(0, |state| state.boundary);
-        // A state holds for beginnings that contain what it has seen. The last boundary fits, so
-        // the latest state that had seen no more than that is where the answer is.
-        let windows = self
-            .states
-            .iter()
-            .rev()
-            .skip_while(|state| state.seen > fits);
-        let first = self.states.first();
-        windows
-            .chain(first)
-            .find_map(|window| self.longest(window, end))
-            .unwrap_or(0)
-    }
-
-    /// The longest beginning between what `window` has seen and `end` that fits, as bytes of the
-    /// delta.
-    fn longest(&self, window: &State, end: usize) -> Option<usize> {
-        let text = self.text.get(window.boundary..end)?;
-        let slack = self.limit.saturating_add(SEARCH_SLACK_TOKENS);
-        let fits = |at: &usize| {
-            let beginning = text.get(..*at).unwrap_or_default();
-            window.tokens + self.ahead.tokenizer.plain_count(beginning) <= self.limit
-        };
-        likely_counts(self.ahead.encoding(), text)
-            .into_iter()
-            .rev()
-            .take_while(|(at, _)| window.boundary + at >= window.seen)
-            .filter(|(_, tokens)| window.tokens + tokens <= slack)
-            .map(|(at, _)| at)
-            .find(fits)
-            .map(|at| window.boundary + at - self.tail_bytes)
-    }
-
-    /// Commits block by block until what is committed reaches the limit, and returns how much of
-    /// the text that took: no longer beginning fits.
-    fn advance(&mut self) -> usize {
-        let mut rest = self.delta;
-        let mut seen = self.tail_bytes;
-        while !rest.is_empty() {
-            let (now, later) = rest.split_at(rest.ceil_char_boundary(SEARCH_BYTES));
-            self.ahead.push(now);
-            self.ahead.commit();
-            seen += now.len();
-            rest = later;
-            if self.ahead.committed >= self.limit {
-                break;
-            }
-            self.states.push(State {
-                seen,
-                boundary: seen - self.ahead.text.len(),
-                tokens: self.ahead.committed,
-            });
-        }
-        seen
-    }
-}
-
-/// Every place between two characters of `text`, the end included and the start too, and what the
-/// text before it counts, as far as that can be told in one go: exact inside one piece.
-fn likely_counts(encoding: Encoding, text: &str) -> Vec<(usize, u64)> {
-    let mut places = vec![(0, 0)];
-    let (mut start, mut before) = (0, 0);
-    for piece in encoding.pieces(text) {
-        let mut encoder = AppendableEncoder::new(encoding.vocabulary());
-        for (at, byte) in piece.bytes().enumerate() {
-            encoder.push(byte);
-            if piece.is_char_boundary(at + 1) {
-                places.push((start + at + 1, before + encoder.token_count() as u64));
-            }
-        }
-        start += piece.len();
-        before += encoder.token_count() as u64;
-    }
-    places
 }

@@ -239,6 +239,23 @@ mod tests {
             r#"{{"properties":{{{}"z":1}}}}"#,
             r#""a":{},"#.repeat(20_000)
         );
+        let level = r#"{"properties":{"a":"#;
+        let (ten, hundred) = (
+            level.repeat(10) + "{}" + &"}}".repeat(10),
+            level.repeat(100) + "{}" + &"}}".repeat(100),
+        );
+        assert_eq!(
+            count(tokenizer, "f", "", &ten).framing,
+            7 + 10 * (PROP_INIT + PROP_KEY)
+        );
+        let counted = count(tokenizer, "f", "", &hundred);
+        let levels = i64::try_from(SCHEMA_DEPTH_MAX).unwrap();
+        assert_eq!(counted.framing, 7 + levels * (PROP_INIT + PROP_KEY));
+        assert!(
+            counted.text > 88 * 4,
+            "what is deeper is not counted: {}",
+            counted.text
+        );
         let twice = r#"{"properties":{"a":{}},"properties":[]}"#;
         for schema in [
             &deep,

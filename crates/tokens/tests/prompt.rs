@@ -148,8 +148,8 @@ fn schema() -> impl Strategy<Value = Value> {
         Just(json!(true)),
         Just(json!(7)),
         words().prop_map(|kind| json!({"type": kind})),
-        prop::collection::vec(words(), 0..5).prop_map(|values| json!({"enum": values})),
-        prop::collection::vec(0..9_u8, 0..9).prop_map(|values| json!({"enum": values})),
+        prop::collection::vec("[a-z]{0,2}", 0..60).prop_map(|values| json!({"enum": values})),
+        prop::collection::vec(0..9_u8, 0..60).prop_map(|values| json!({"enum": values})),
         words().prop_map(|description| json!({"type": "string", "description": description})),
     ];
     leaf.prop_recursive(4, 24, 5, |inner| {

@@ -139,13 +139,13 @@ proptest! {
 fn runs() -> Vec<(&'static str, String)> {
     let mut state = 7_u64;
     let mut letters = String::new();
-    while letters.len() < 30_000 {
+    while letters.len() < 10_000 {
         state = state
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1);
         letters.push(char::from(b'a' + u8::try_from((state >> 33) % 26).unwrap()));
     }
-    let long = |unit: &str| unit.repeat(30_000 / unit.len());
+    let long = |unit: &str| unit.repeat(10_000 / unit.len());
     vec![
         ("a", long("a")),
         ("random letters", letters),
@@ -164,6 +164,8 @@ fn runs() -> Vec<(&'static str, String)> {
         ("camel", long("camelCase")),
         ("base64", long("aGVsbG8gd29ybGQ9Kys/")),
         ("rules", long("=-=-==--")),
+        ("hyphens", long("-")),
+        ("equals signs", long("=")),
     ]
 }
 
@@ -205,8 +207,8 @@ fn a_limit_cuts_long_runs_where_the_whole_text_would_be_cut() {
             let fits = first + counter.fit(&text[first..], limit);
             let count = exactly(encoding).count(&text[..fits]);
             assert!(count <= limit, "{encoding} {name}: {count} > {limit}");
-            // No longer beginning fits: the next 200 characters are tried.
-            for (at, _) in text[fits..].char_indices().skip(1).take(200) {
+            // No longer beginning fits: the next 100 characters are tried.
+            for (at, _) in text[fits..].char_indices().skip(1).take(100) {
                 let longer = exactly(encoding).count(&text[..fits + at]);
                 assert!(longer > limit, "{encoding} {name}: {at} more bytes fit");
             }
@@ -232,6 +234,30 @@ fn credit_for_n_tokens_lets_n_tokens_through() {
                 }
             }
             assert_eq!(oracle(encoding, &through), limit, "{encoding}: {through:?}");
+        }
+    }
+}
+
+#[test]
+fn every_limit_in_a_delta_of_several_blocks() {
+    let code = "fn main() {\n    let total: u64 = items.iter().map(|i| i.cost * 100).sum();\n}\n\n";
+    let prose = "Es wäre schön; 東京は日本の首都です。Привет, мир! It's 1234567 o'clock.  ";
+    let chinese = "漢字仮名交じり文日本語";
+    for encoding in BOTH {
+        for unit in [code, prose, chinese] {
+            let text = unit.repeat(1800 / unit.len());
+            let ends = (0..=text.len()).filter(|end| text.is_char_boundary(*end));
+            let counts = ends.map(|end| (end, exactly(encoding).count(&text[..end])));
+            let counts = counts.collect::<Vec<_>>();
+            for limit in 0..=exactly(encoding).count(&text) {
+                let longest = counts.iter().rev().find(|(_, count)| *count <= limit);
+                let fits = StreamCounter::new(exactly(encoding)).fit(&text, limit);
+                assert_eq!(
+                    Some(fits),
+                    longest.map(|(end, _)| *end),
+                    "{encoding} {limit}"
+                );
+            }
         }
     }
 }
