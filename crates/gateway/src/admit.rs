@@ -191,7 +191,7 @@ pub async fn hold(
             // Not all of it is there: be content with what is.
             Err(shortfall) => {
                 if shortfall.available < least {
-                    return Err(refused(&shortfall, least));
+                    return Err(refused(&shortfall, least, Credits::ZERO));
                 }
                 want = shortfall.available.min(want);
             }
@@ -200,14 +200,18 @@ pub async fn hold(
     Err(ApiError::Unaccountable)
 }
 
-/// The 402 for a shortfall.
+/// The 402 for a shortfall of a request that holds `own` already.
 #[must_use]
-pub fn refused(shortfall: &Shortfall, required: Credits) -> ApiError {
+pub fn refused(shortfall: &Shortfall, required: Credits, own: Credits) -> ApiError {
     let scope = match shortfall.budget {
         BudgetId::Account(_) => Scope::Account,
         BudgetId::Key(_) => Scope::Key,
     };
-    let held = shortfall.held.saturating_add(shortfall.leased_elsewhere);
+    let held = shortfall
+        .held
+        .saturating_sub(own)
+        .at_least_zero()
+        .saturating_add(shortfall.leased_elsewhere);
     let reason = if shortfall.available.saturating_add(held) >= required {
         PaymentReason::HeldByRunningRequests
     } else {
@@ -219,7 +223,12 @@ pub fn refused(shortfall: &Shortfall, required: Credits) -> ApiError {
     ApiError::PaymentRequired(Box::new(PaymentRequired {
         reason,
         scope,
-        available: shortfall.available,
+        // What a running request found, it has taken.
+        available: if own.is_zero() {
+            shortfall.available
+        } else {
+            Credits::ZERO
+        },
         held,
         required,
         affordable_tokens: 0,

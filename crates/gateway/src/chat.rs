@@ -182,7 +182,7 @@ impl Attempt<'_> {
             request_id: self.watched.request_id(),
             account_id: self.key.account_id,
             key_id: self.key.key_id,
-            key_has_limit: self.key.has_limit,
+            key_has_limit: self.key.has_limit(),
             endpoint: ENDPOINT,
             model: self.model.id.clone(),
             provider: self.model.provider.name.clone(),

@@ -501,9 +501,55 @@ fn seconds(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs_f64(seconds))
 }
 
+/// `docs/settings.md`: every setting, its default and its meaning.
+#[must_use]
+pub fn document() -> String {
+    let mut text = String::from(
+        "# Settings\n\n\
+         <!-- Written from crates/gateway/src/settings.rs: TOLLWAY_WRITE_DOCS=1 cargo test -p gateway settings -->\n\n\
+         A setting comes from its default, overridden by `tollway.toml` (or the file of `--config` or `TOLLWAY_CONFIG`),\n\
+         overridden by the environment, overridden by a flag. `listen` is `TOLLWAY_LISTEN` in the environment and `--listen`\n\
+         as a flag; the flags are those that `tollway serve --help` lists. An unknown setting is an error that names the\n\
+         closest known one; `tollway check-config` tells what is wrong, with file and line.\n\n\
+         | setting | default | meaning |\n| --- | --- | --- |\n",
+    );
+    for setting in SETTINGS {
+        let default = match setting.default {
+            "" => String::new(),
+            value => format!("`{value}`"),
+        };
+        text.push_str(&format!(
+            "| `{}` | {default} | {} |\n",
+            setting.name, setting.doc
+        ));
+    }
+    text.push_str(
+        "\n## Routes\n\n\
+         A model name can be given targets of its own, tried in order before the first byte of an answer:\n\n\
+         ```toml\n[[routes]]\nmodel = \"best\"\ntargets = [\"openai/gpt-4.1\", \"azure/gpt-4.1\"]\n```\n\n\
+         Without a route, a bare model id goes to every provider that serves it, the cheapest first, and `provider/id` to\n\
+         that provider.\n",
+    );
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const COMMITTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/settings.md");
+
+    #[test]
+    fn the_settings_document_is_fresh() {
+        if std::env::var_os("TOLLWAY_WRITE_DOCS").is_some() {
+            std::fs::write(COMMITTED, document()).unwrap();
+        }
+        let committed = std::fs::read_to_string(COMMITTED).unwrap_or_default();
+        assert!(
+            committed == document(),
+            "docs/settings.md is not fresh; run `TOLLWAY_WRITE_DOCS=1 cargo test -p gateway settings`"
+        );
+    }
 
     fn from_toml(text: &str) -> (Settings, Vec<String>) {
         let mut settings = Settings::default();

@@ -288,7 +288,7 @@ impl Stream {
         })?;
         if let Verdict::NeedsCredit { least, .. } = verdict {
             if let Search::Refused(shortfall) = self.search {
-                self.exhaust(chunk, &texts, &shortfall)?;
+                self.exhaust(chunk, &texts, &shortfall, least)?;
                 return Ok(Step::Done);
             }
             return Ok(Step::Lacks(least));
@@ -375,10 +375,12 @@ impl Stream {
         chunk: &Chunk,
         texts: &[Text<'_>],
         shortfall: &Shortfall,
+        least: Credits,
     ) -> Result<(), ApiError> {
         let Some(charge) = &mut self.charge else {
             return Ok(());
         };
+        let own = charge.held();
         let keep = charge.cut(texts)?;
         if keep.iter().any(|bytes| *bytes > 0) {
             let cut = chunk.cut(&keep);
@@ -387,7 +389,7 @@ impl Stream {
         if shortfall.unavailable {
             self.end_with(End::GatewayLost, &ApiError::Unaccountable);
         } else {
-            let error = admit::refused(shortfall, Credits::from_nanos(1));
+            let error = admit::refused(shortfall, least, own);
             self.end_with(End::CreditsExhausted, &error);
         }
         Ok(())
