@@ -124,6 +124,26 @@ fn no_prompt_counts_above_the_context_window() {
     );
 }
 
+#[test]
+fn a_schema_of_bare_numbers_counts_below_its_bound() {
+    // No rule is published for them, and two bytes each leave no room for a textual item's three.
+    let schema = format!(r#"{{"enum":[{}]}}"#, ["7"; 2000].join(","));
+    let body = format!(r#"{{"functions":[{{"name":"f","parameters":{schema}}}]}}"#);
+    let tool = Part::Tool {
+        name: "f".into(),
+        description: "".into(),
+        parameters: &schema,
+    };
+    for encoding in [Encoding::O200kBase, Encoding::Cl100kBase] {
+        let rules = rules(encoding, 1000, ImageRule::Gpt4o);
+        let count = rules.count(std::slice::from_ref(&tool)).prompt;
+        assert!(
+            (4000..=rules.upper_bound(body.len(), 0)).contains(&count),
+            "{count}"
+        );
+    }
+}
+
 /// A request body and, as `dialect` would find them, the parts in it.
 #[derive(Clone, Debug)]
 struct Request {

@@ -93,9 +93,9 @@ fn a_mebibyte_of_anything_is_linear() {
             println!(
                 "{encoding} {name}: {small:.1} ms per MiB, {streamed:.1} as a stream, {count} tokens"
             );
-            // A clock tick of slack for what takes only a few milliseconds.
+            // Some ticks of the CPU clock (4 ms) of slack; what is quadratic takes seconds.
             assert!(
-                large < 3.0 * small + 8.0,
+                large < 3.0 * small + 20.0,
                 "{encoding} {name}: {small:.1} ms, then {large:.1}"
             );
         }
@@ -138,8 +138,8 @@ fn a_small_limit_stops_early() {
             let whole = cpu_ms(|| assert!(tokenizer.count_at_most(&text, u64::MAX).is_some()));
             let early = cpu_ms(|| assert_eq!(tokenizer.count_at_most(&text, 100), None));
             println!("{encoding} {name}: {early:.2} ms instead of {whole:.1}");
-            // Two clock ticks of slack.
-            assert!(early < whole / 2.0 + 8.0, "{encoding} {name}");
+            // Three clock ticks of slack.
+            assert!(early < whole / 2.0 + 12.0, "{encoding} {name}");
         }
     }
 }
@@ -157,6 +157,15 @@ fn a_limit_in_a_large_delta_is_found_in_linear_time() {
             println!("{encoding} {name}: {ms:.1} ms to cut 256 KiB at half");
             assert!(tokenizer.count(&text[..fits]) <= half);
             assert!(fits > text.len() / 3, "{encoding} {name}: {fits}");
+            let mut open = StreamCounter::new(tokenizer);
+            open.push(&text[..text.floor_char_boundary(5000)]);
+            let limit = open.exact() + 5;
+            let delta = &text[..text.floor_char_boundary(60)];
+            let ms = cpu_ms(|| (0..20).for_each(|_| fits = open.fit(delta, limit)));
+            println!(
+                "{encoding} {name}: {:.2} ms to cut a small delta",
+                ms / 20.0
+            );
         }
     }
 }
