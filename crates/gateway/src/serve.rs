@@ -74,8 +74,23 @@ pub struct Ready {
 /// [`ServeError`].
 pub async fn prepare(
     settings: Settings,
+    files: Vec<(String, ProviderFile)>,
+    findings: Vec<Finding>,
+) -> Result<Ready, ServeError> {
+    let variable = |name: &str| std::env::var(name).ok();
+    prepare_with(settings, files, findings, variable).await
+}
+
+/// As [`prepare`], with the variables that provider files name (keys, addresses) from `variable`
+/// instead of the environment.
+///
+/// # Errors
+/// [`ServeError`].
+pub async fn prepare_with(
+    settings: Settings,
     mut files: Vec<(String, ProviderFile)>,
     mut findings: Vec<Finding>,
+    variable: impl Fn(&str) -> Option<String> + Send + Sync,
 ) -> Result<Ready, ServeError> {
     if !findings.is_empty() {
         return Err(ServeError::Configuration(findings));
@@ -87,8 +102,7 @@ pub async fn prepare(
         Some(address) => Some(server::bind(address).await?),
         None => None,
     };
-    let demo = demo(&settings, &mut files).await?;
-    let variable = |name: &str| std::env::var(name).ok();
+    let demo = demo(&settings, &mut files, &variable).await?;
     let catalogue = Catalogue::new(files, &settings.routes, variable, &mut findings);
     if !findings.is_empty() {
         return Err(ServeError::Configuration(findings));
@@ -167,8 +181,9 @@ fn warm_up(app: &Shared) {
 async fn demo(
     settings: &Settings,
     files: &mut Vec<(String, ProviderFile)>,
+    variable: &(impl Fn(&str) -> Option<String> + Sync),
 ) -> Result<Option<MockProvider>, ServeError> {
-    let set = |name: &str| std::env::var(name).is_ok_and(|value| !value.is_empty());
+    let set = |name: &str| variable(name).is_some_and(|value| !value.is_empty());
     let any = files
         .iter()
         .any(|(_, file)| !file.models.is_empty() && file.variables().into_iter().all(set));
