@@ -1,0 +1,54 @@
+//! What the gateway under test serves: a few models with prices that are easy to reckon with.
+
+use gateway::provider_file::ProviderFile;
+
+/// The operator's key.
+pub const ADMIN_KEY: &str = "admin-canary-5f0c1a7e9b";
+/// The provider's key, which nobody but the provider may ever see.
+pub const CANARY_PROVIDER_KEY: &str = "sk-provider-canary-77d0";
+/// Shown in a 402.
+pub const TOP_UP_URL: &str = "https://pay.example/top-up";
+/// The variable that provider files name.
+const KEY_VARIABLE: &str = "MOCK_API_KEY";
+
+/// The variables that provider files name.
+#[must_use]
+pub fn variable(name: &str) -> Option<String> {
+    (name == KEY_VARIABLE).then(|| CANARY_PROVIDER_KEY.to_owned())
+}
+
+/// Two providers at one address. Every token of `m` costs 1 credit per million (1,000 nano);
+/// `shared` is served by both, for twice as much by the second.
+#[must_use]
+pub fn provider_files(url: &str) -> Vec<(String, ProviderFile)> {
+    let one = r#"prompt = "1", completion = "1""#;
+    let mock = [
+        model("m", "", one),
+        model("aliased", "upstream_id = \"real-name\"\naliases = [\"nick\"]\n", one),
+        model("free", "", r#"prompt = "0", completion = "0""#),
+        model("hidden", "hidden_output = true\n", one),
+        model("fee", "", r#"prompt = "1", completion = "1", request = "0.001""#),
+        model("cached", "", r#"prompt = "4", completion = "8", cached_prompt = "1", reasoning = "16""#),
+        model("shared", "upstream_id = \"shared-a\"\n", one),
+        model("odd", "", r#"prompt = "0.000001", completion = "0.333333333""#),
+        "[[models]]\nid = \"unpriced\"\ncontext_window = 1000\n".to_owned(),
+    ];
+    let backup = [model("shared", "upstream_id = \"shared-b\"\n", r#"prompt = "2", completion = "2""#)];
+    vec![file("mock", url, &mock), file("backup", url, &backup)]
+}
+
+fn model(id: &str, more: &str, price: &str) -> String {
+    format!(
+        "[[models]]\nid = \"{id}\"\n{more}tokenizer = \"o200k_base\"\ncontext_window = 128000\n\
+         max_output_tokens = 16384\nprice = {{ {price} }}\n"
+    )
+}
+
+fn file(name: &str, url: &str, models: &[String]) -> (String, ProviderFile) {
+    let text = format!(
+        "name = \"{name}\"\ndialect = \"openai\"\nbase_url = \"{url}\"\napi_key_env = \"{KEY_VARIABLE}\"\n{}",
+        models.concat()
+    );
+    let parsed = ProviderFile::parse(name, &text).unwrap_or_else(|wrong| panic!("{wrong:?}"));
+    (name.to_owned(), parsed)
+}
