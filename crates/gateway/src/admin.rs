@@ -1,0 +1,43 @@
+//! The operator's side of the API, `/admin/v1`: every route behind the admin key.
+
+pub mod accounts;
+pub mod audit;
+pub mod charges;
+pub mod credits;
+pub mod keys;
+pub mod metadata;
+pub mod served;
+
+use axum::{
+    Router,
+    middleware::from_extractor_with_state,
+    routing::{get, post},
+};
+
+use crate::{app::Shared, auth::Admin, error::ApiError};
+
+/// The routes below `/admin/v1`.
+pub fn router(app: Shared) -> Router<Shared> {
+    Router::new()
+        .route("/accounts", post(accounts::create).get(accounts::list))
+        .route("/accounts/{id}", get(accounts::one).patch(accounts::change))
+        .route("/accounts/{id}/credits", post(credits::add_to_account))
+        .route("/accounts/{id}/entries", get(credits::entries))
+        .route("/keys", post(keys::create).get(keys::list))
+        .route(
+            "/keys/{id}",
+            get(keys::one).patch(keys::change).delete(keys::revoke),
+        )
+        .route("/keys/{id}/rotate", post(keys::rotate))
+        .route("/keys/{id}/credits", post(credits::add_to_key))
+        .route("/charges", get(charges::list))
+        .route("/usage", get(charges::usage))
+        .route("/audit", get(audit::prove))
+        .route("/models", get(served::models))
+        .route("/providers", get(served::providers))
+        // Set here, so that the layer below is around it too: who has no key learns no methods.
+        .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
+        // A layer, not an argument of each handler: no new route can forget it. It also runs
+        // before a body is read.
+        .layer(from_extractor_with_state::<Admin, Shared>(app))
+}

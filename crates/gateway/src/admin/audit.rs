@@ -1,0 +1,80 @@
+//! The proof of the books, as the command `tollway audit` gives it.
+
+use std::collections::BTreeMap;
+
+use axum::{Json, extract::State};
+use billing::Credits;
+use serde::Serialize;
+use store::{Audit, Check};
+use utoipa::ToSchema;
+
+use crate::{app::Shared, error::ApiError};
+
+/// The result of a proof.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = Audit)]
+pub struct AuditView {
+    /// Always `audit`.
+    #[schema(example = "audit")]
+    object: &'static str,
+    /// True when every check holds.
+    balanced: bool,
+    checks: Vec<CheckView>,
+    /// What the operator has borne so far, by cause.
+    #[schema(value_type = BTreeMap<String, String>)]
+    house_losses: BTreeMap<String, Credits>,
+    /// All differences between balances and their ledgers, without sign.
+    #[schema(value_type = String, example = "0")]
+    imbalance: Credits,
+}
+
+/// One check.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = AuditCheck)]
+pub struct CheckView {
+    /// Its name.
+    name: &'static str,
+    /// What it says.
+    says: &'static str,
+    /// Whether it holds.
+    ok: bool,
+    rows_checked: u64,
+    /// The first row that breaks it.
+    first_broken: Option<String>,
+}
+
+impl From<Audit> for AuditView {
+    fn from(audit: Audit) -> Self {
+        Self {
+            object: "audit",
+            balanced: audit.balanced,
+            checks: audit.checks.into_iter().map(CheckView::from).collect(),
+            house_losses: audit.house_losses,
+            imbalance: audit.imbalance,
+        }
+    }
+}
+
+impl From<Check> for CheckView {
+    fn from(check: Check) -> Self {
+        Self {
+            name: check.name,
+            says: check.says,
+            ok: check.ok,
+            rows_checked: check.rows_checked,
+            first_broken: check.first_broken,
+        }
+    }
+}
+
+/// `GET /audit`: 200 whatever it finds; the metric follows.
+pub async fn prove(State(app): State<Shared>) -> Result<Json<AuditView>, ApiError> {
+    let audit = app.store.audit().await?;
+    app.metrics
+        .ledger_imbalance_credits
+        .set(crate::health::in_credits(audit.imbalance));
+    if !audit.balanced {
+        tracing::error!(imbalance = %audit.imbalance, "the books do not balance; see GET /admin/v1/audit");
+    }
+    Ok(Json(audit.into()))
+}

@@ -1,0 +1,97 @@
+//! `tollway audit`: the proof of the books, straight from the database, beside a running gateway.
+
+use std::process::ExitCode;
+
+use store::{Audit, OpenOptions, Store, StoreUrl};
+
+use super::{CommandError, print};
+use crate::{admin::audit::AuditView, cli::Flags, configuration};
+
+pub(super) async fn run(flags: &Flags, as_json: bool) -> Result<ExitCode, CommandError> {
+    let (environment, mut findings) = configuration::environment();
+    let settings = configuration::settings(flags, &environment, &mut findings);
+    // The books of the wrong database prove nothing.
+    if !findings.is_empty() {
+        for finding in &findings {
+            print::complain(finding);
+        }
+        return Err(CommandError::Configuration);
+    }
+    let url = StoreUrl::parse(&settings.database_url)?;
+    let store = Store::open_read_only(&url, OpenOptions::default()).await?;
+    let audit = store.audit().await?;
+    let code = if audit.balanced {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    };
+    if as_json {
+        let value = serde_json::to_value(AuditView::from(audit)).unwrap_or_default();
+        print::json(&value)?;
+    } else {
+        for line in lines(&audit) {
+            print::line(&line)?;
+        }
+    }
+    Ok(code)
+}
+
+fn lines(audit: &Audit) -> Vec<String> {
+    let mut lines: Vec<String> = audit
+        .checks
+        .iter()
+        .filter(|check| !check.ok)
+        .map(|check| {
+            let first = check.first_broken.as_deref().unwrap_or("no row is named");
+            format!("off: {}: {} First: {first}", check.name, check.says)
+        })
+        .collect();
+    for (cause, amount) in &audit.house_losses {
+        lines.push(format!("house loss: {cause}: {amount}"));
+    }
+    let rows: u64 = audit.checks.iter().map(|check| check.rows_checked).sum();
+    lines.push(if audit.balanced {
+        format!("balanced ({} checks, {rows} rows)", audit.checks.len())
+    } else {
+        format!("not balanced: {} credits are off", audit.imbalance)
+    });
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use billing::Credits;
+    use store::Check;
+
+    use super::*;
+
+    #[test]
+    fn what_is_off_is_said() {
+        let check = |ok| Check {
+            name: "balance",
+            says: "The balance is the sum of its ledger.",
+            ok,
+            rows_checked: 3,
+            first_broken: (!ok).then(|| "acct_1".to_owned()),
+        };
+        let mut audit = Audit {
+            balanced: true,
+            checks: vec![check(true)],
+            house_losses: BTreeMap::new(),
+            imbalance: Credits::ZERO,
+        };
+        assert_eq!(lines(&audit), ["balanced (1 checks, 3 rows)"]);
+        audit.balanced = false;
+        audit.checks = vec![check(false)];
+        audit.imbalance = Credits::from_nanos(1);
+        assert_eq!(
+            lines(&audit),
+            [
+                "off: balance: The balance is the sum of its ledger. First: acct_1",
+                "not balanced: 0.000000001 credits are off"
+            ]
+        );
+    }
+}

@@ -1,0 +1,448 @@
+//! The table of routes: who may call them, what they take and what they answer.
+
+use crate::{account, admin, health, models, quote, shape::List};
+
+use super::schemas::{Schema, chat_answer, chat_body, chat_event, document, schema, text};
+
+/// Who may call a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Who has an API key.
+    Client,
+    /// Who has the admin key.
+    Operator,
+    /// Anybody who reaches the address.
+    Anybody,
+}
+
+/// One operation.
+pub(super) struct Route {
+    pub(super) method: &'static str,
+    pub(super) path: &'static str,
+    pub(super) id: &'static str,
+    pub(super) summary: &'static str,
+    pub(super) access: Access,
+    /// Parameters of the query: name and meaning.
+    pub(super) query: &'static [(&'static str, &'static str)],
+    pub(super) body: Option<Schema>,
+    /// Status, meaning, and content by its type.
+    pub(super) answers: &'static [Answer],
+    /// Refusals beside those that all routes of this access have.
+    pub(super) refusals: &'static [&'static str],
+    /// Whether it takes an Idempotency-Key.
+    pub(super) repeatable: bool,
+}
+
+type Answer = (
+    &'static str,
+    &'static str,
+    &'static [(&'static str, Schema)],
+);
+
+const JSON: &str = "application/json";
+
+impl Route {
+    const fn new(
+        access: Access,
+        method: &'static str,
+        path: &'static str,
+        id: &'static str,
+        summary: &'static str,
+    ) -> Self {
+        Self {
+            method,
+            path,
+            id,
+            summary,
+            access,
+            query: &[],
+            body: None,
+            answers: &[],
+            refusals: &[],
+            repeatable: false,
+        }
+    }
+
+    const fn query(mut self, query: &'static [(&'static str, &'static str)]) -> Self {
+        self.query = query;
+        self
+    }
+
+    const fn takes(mut self, body: Schema) -> Self {
+        self.body = Some(body);
+        self
+    }
+
+    const fn gives(mut self, answers: &'static [Answer]) -> Self {
+        self.answers = answers;
+        self
+    }
+
+    const fn refuses(mut self, refusals: &'static [&'static str]) -> Self {
+        self.refusals = refusals;
+        self
+    }
+
+    const fn repeatable(mut self) -> Self {
+        self.repeatable = true;
+        self
+    }
+}
+
+const fn client(
+    method: &'static str,
+    path: &'static str,
+    id: &'static str,
+    summary: &'static str,
+) -> Route {
+    Route::new(Access::Client, method, path, id, summary)
+}
+
+const fn operator(
+    method: &'static str,
+    path: &'static str,
+    id: &'static str,
+    summary: &'static str,
+) -> Route {
+    Route::new(Access::Operator, method, path, id, summary)
+}
+
+const fn anybody(path: &'static str, id: &'static str, summary: &'static str) -> Route {
+    Route::new(Access::Anybody, "get", path, id, summary)
+}
+
+const LIMIT: (&str, &str) = ("limit", "Rows of the page, 1 to 1000.");
+const CURSOR: (&str, &str) = ("cursor", "next_cursor of the page before.");
+const PAGE: &[(&str, &str)] = &[LIMIT, CURSOR];
+const CHARGE_FILTERS: &[(&str, &str)] = &[
+    LIMIT,
+    CURSOR,
+    ("account_id", "Of this account."),
+    ("key_id", "Of this key."),
+    ("model", "Of this model, as configured."),
+    ("from", "Admitted at or after this time or day."),
+    ("to", "Admitted before this time or day."),
+    ("end", "Ended so."),
+];
+const USAGE_FILTERS: &[(&str, &str)] = &[
+    (
+        "group_by",
+        "Dimensions with commas between them: day, model, provider, key, account, end. Absent: one row.",
+    ),
+    LIMIT,
+    CURSOR,
+    ("account_id", "Of this account."),
+    ("key_id", "Of this key."),
+    ("model", "Of this model, as configured."),
+    ("from", "Admitted at or after this time or day."),
+    ("to", "Admitted before this time or day."),
+    ("end", "Ended so."),
+];
+const CREDIT_ANSWERS: &[Answer] = &[
+    (
+        "201",
+        "The entry.",
+        &[(JSON, schema::<admin::credits::EntryView>)],
+    ),
+    (
+        "200",
+        "The entry of an earlier call with this Idempotency-Key; the header idempotent-replayed is true.",
+        &[(JSON, schema::<admin::credits::EntryView>)],
+    ),
+];
+
+/// Every operation of the program.
+pub(super) const ROUTES: &[Route] = &[
+    client(
+        "post",
+        "/v1/chat/completions",
+        "createChatCompletion",
+        "Answer a chat, plain or streamed.",
+    )
+    .takes(chat_body)
+    .gives(&[(
+        "200",
+        "The answer. Its usage carries cost. A stream whose credits run out ends with an error event of code insufficient_quota.",
+        &[(JSON, chat_answer), ("text/event-stream", chat_event)],
+    )])
+    .refuses(&["400", "402", "404", "413", "429", "502", "504"]),
+    client(
+        "post",
+        "/v1/quote",
+        "createQuote",
+        "Say what a chat would cost; nothing is spent.",
+    )
+    .takes(chat_body)
+    .gives(&[("200", "The quote.", &[(JSON, schema::<quote::Quote>)])])
+    .refuses(&["400", "404", "413"]),
+    client(
+        "get",
+        "/v1/models",
+        "listModels",
+        "Every model that the key may use.",
+    )
+    .gives(&[(
+        "200",
+        "The models.",
+        &[(JSON, schema::<List<models::ModelView>>)],
+    )]),
+    client(
+        "get",
+        "/v1/models/{id}",
+        "getModel",
+        "One model; the id may have slashes.",
+    )
+    .gives(&[("200", "The model.", &[(JSON, schema::<models::ModelView>)])])
+    .refuses(&["404"]),
+    client(
+        "get",
+        "/v1/key",
+        "getOwnKey",
+        "This key: limit, remaining, usage.",
+    )
+    .gives(&[("200", "The key.", &[(JSON, schema::<account::OwnKey>)])]),
+    client(
+        "get",
+        "/v1/credits",
+        "getOwnCredits",
+        "The account: total, used, held, remaining.",
+    )
+    .gives(&[(
+        "200",
+        "The credits.",
+        &[(JSON, schema::<account::CreditsView>)],
+    )]),
+    client(
+        "get",
+        "/v1/generation",
+        "getGeneration",
+        "One request of the account that has ended.",
+    )
+    .query(&[("id", "The x-request-id of its answer.")])
+    .gives(&[(
+        "200",
+        "The request.",
+        &[(JSON, schema::<account::Generation>)],
+    )])
+    .refuses(&["400", "404"]),
+    operator(
+        "post",
+        "/admin/v1/accounts",
+        "createAccount",
+        "Make an account.",
+    )
+    .takes(schema::<admin::accounts::CreateAccount>)
+    .gives(&[(
+        "201",
+        "The account.",
+        &[(JSON, schema::<admin::accounts::AccountView>)],
+    )])
+    .refuses(&["413"]),
+    operator(
+        "get",
+        "/admin/v1/accounts",
+        "listAccounts",
+        "All accounts, newest first.",
+    )
+    .query(PAGE)
+    .gives(&[(
+        "200",
+        "A page of accounts.",
+        &[(JSON, schema::<List<admin::accounts::AccountView>>)],
+    )]),
+    operator(
+        "get",
+        "/admin/v1/accounts/{id}",
+        "getAccount",
+        "One account.",
+    )
+    .gives(&[(
+        "200",
+        "The account.",
+        &[(JSON, schema::<admin::accounts::AccountView>)],
+    )])
+    .refuses(&["404"]),
+    operator(
+        "patch",
+        "/admin/v1/accounts/{id}",
+        "updateAccount",
+        "Change an account.",
+    )
+    .takes(schema::<admin::accounts::ChangeAccount>)
+    .gives(&[(
+        "200",
+        "The account.",
+        &[(JSON, schema::<admin::accounts::AccountView>)],
+    )])
+    .refuses(&["404", "409", "413"]),
+    operator(
+        "post",
+        "/admin/v1/accounts/{id}/credits",
+        "addAccountCredits",
+        "Add credits to an account.",
+    )
+    .takes(schema::<admin::credits::AddCredits>)
+    .gives(CREDIT_ANSWERS)
+    .refuses(&["404", "409", "413"])
+    .repeatable(),
+    operator(
+        "get",
+        "/admin/v1/accounts/{id}/entries",
+        "listEntries",
+        "The ledger of an account, newest first: credits and charges.",
+    )
+    .query(PAGE)
+    .gives(&[(
+        "200",
+        "A page of the ledger.",
+        &[(JSON, schema::<List<admin::credits::EntryView>>)],
+    )])
+    .refuses(&["404"]),
+    operator("post", "/admin/v1/keys", "createKey", "Make a key.")
+        .takes(schema::<admin::keys::CreateKey>)
+        .gives(&[(
+            "201",
+            "The key with its secret, which is shown this once.",
+            &[(JSON, schema::<admin::keys::KeyWithSecret>)],
+        )])
+        .refuses(&["404", "413"]),
+    operator(
+        "get",
+        "/admin/v1/keys",
+        "listKeys",
+        "Keys, newest first, without their secrets.",
+    )
+    .query(&[
+        LIMIT,
+        CURSOR,
+        ("account_id", "Of this account."),
+        ("with_revoked", "true: revoked ones too."),
+    ])
+    .gives(&[(
+        "200",
+        "A page of keys.",
+        &[(JSON, schema::<List<admin::keys::KeyView>>)],
+    )]),
+    operator("get", "/admin/v1/keys/{id}", "getKey", "One key.")
+        .gives(&[(
+            "200",
+            "The key.",
+            &[(JSON, schema::<admin::keys::KeyView>)],
+        )])
+        .refuses(&["404"]),
+    operator("patch", "/admin/v1/keys/{id}", "updateKey", "Change a key.")
+        .takes(schema::<admin::keys::ChangeKey>)
+        .gives(&[(
+            "200",
+            "The key.",
+            &[(JSON, schema::<admin::keys::KeyView>)],
+        )])
+        .refuses(&["404", "413"]),
+    operator(
+        "delete",
+        "/admin/v1/keys/{id}",
+        "revokeKey",
+        "Revoke a key for good; every replica refuses it within a second.",
+    )
+    .gives(&[(
+        "200",
+        "The key, revoked.",
+        &[(JSON, schema::<admin::keys::KeyView>)],
+    )])
+    .refuses(&["404"]),
+    operator(
+        "post",
+        "/admin/v1/keys/{id}/rotate",
+        "rotateKey",
+        "Give a key a new secret; the old one is refused within a second.",
+    )
+    .gives(&[(
+        "200",
+        "The key with its new secret, which is shown this once.",
+        &[(JSON, schema::<admin::keys::KeyWithSecret>)],
+    )])
+    .refuses(&["404"]),
+    operator(
+        "post",
+        "/admin/v1/keys/{id}/credits",
+        "addKeyCredits",
+        "Add credits to the account of a key.",
+    )
+    .takes(schema::<admin::credits::AddCredits>)
+    .gives(CREDIT_ANSWERS)
+    .refuses(&["404", "409", "413"])
+    .repeatable(),
+    operator(
+        "get",
+        "/admin/v1/charges",
+        "listCharges",
+        "What requests cost, each one, newest first.",
+    )
+    .query(CHARGE_FILTERS)
+    .gives(&[(
+        "200",
+        "A page of charges.",
+        &[(JSON, schema::<List<admin::charges::ChargeView>>)],
+    )]),
+    operator(
+        "get",
+        "/admin/v1/usage",
+        "sumUsage",
+        "What requests consumed and cost, in sums.",
+    )
+    .query(USAGE_FILTERS)
+    .gives(&[(
+        "200",
+        "The sums.",
+        &[(JSON, schema::<List<admin::charges::UsageSumView>>)],
+    )]),
+    operator("get", "/admin/v1/audit", "audit", "Prove the books.").gives(&[(
+        "200",
+        "What the proof found, balanced or not.",
+        &[(JSON, schema::<admin::audit::AuditView>)],
+    )]),
+    operator(
+        "get",
+        "/admin/v1/models",
+        "listServedModels",
+        "The models that are served, with their prices.",
+    )
+    .query(PAGE)
+    .gives(&[(
+        "200",
+        "The models.",
+        &[(JSON, schema::<List<admin::served::ServedModel>>)],
+    )]),
+    operator(
+        "get",
+        "/admin/v1/providers",
+        "listProviders",
+        "The providers that are configured, and what those wait for that are not served.",
+    )
+    .query(PAGE)
+    .gives(&[(
+        "200",
+        "The providers.",
+        &[(JSON, schema::<List<admin::served::ServedProvider>>)],
+    )]),
+    anybody("/healthz", "isAlive", "Whether the program lives.").gives(&[(
+        "200",
+        "It does.",
+        &[(JSON, schema::<health::Alive>)],
+    )]),
+    anybody("/readyz", "isReady", "Whether the program can serve.").gives(&[
+        ("200", "It can.", &[(JSON, schema::<health::Ready>)]),
+        ("503", "It cannot.", &[(JSON, schema::<health::Ready>)]),
+    ]),
+    anybody(
+        "/metrics",
+        "getMetrics",
+        "Figures for Prometheus; elsewhere where metrics_listen is set.",
+    )
+    .gives(&[("200", "The figures.", &[("text/plain", text)])]),
+    anybody("/openapi.json", "getOpenApi", "This document.").gives(&[(
+        "200",
+        "The document.",
+        &[(JSON, document)],
+    )]),
+];
