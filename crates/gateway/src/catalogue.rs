@@ -265,7 +265,9 @@ fn served(provider: &Arc<Provider>, model: &ModelFile) -> Result<Model, String> 
         full_name: format!("{}/{}", provider.name, model.id).into(),
         upstream_id: model.upstream_id.clone().unwrap_or_else(|| model.id.clone()),
         provider: provider.clone(),
-        rules: PromptRules::new(tokenizer, model.image_rule.unwrap_or(ImageRule::Gpt4o)),
+        // A prompt longer than the window is refused by the provider, whatever it would count.
+        rules: PromptRules::new(tokenizer, model.image_rule.unwrap_or(ImageRule::Gpt4o))
+            .with_context_window(u64::from(model.context_window)),
         tokenizer,
         context_window: model.context_window,
         output_tokens_max: model.output_tokens_max(),
