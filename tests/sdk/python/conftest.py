@@ -77,6 +77,12 @@ def operator():
     return Operator(os.environ["SDK_TEST_URL"], os.environ["SDK_TEST_ADMIN_KEY"])
 
 
+@pytest.fixture(scope="session")
+def binaries():
+    """The folder of the built programs."""
+    return Path(os.environ["SDK_TEST_BINARIES"])
+
+
 @pytest.fixture
 def key(operator):
     """A key with credits to spare."""
