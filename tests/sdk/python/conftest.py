@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+import time
 from decimal import Decimal
 from pathlib import Path
 
@@ -13,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import gateway as programs  # noqa: E402
 
 TOKEN = Decimal("0.000001")
+BOOKS_SECONDS_MAX = 10
 
 
 class Operator:
@@ -59,14 +61,22 @@ class Key:
         self.id = created["id"]
         self.account_id = created["account_id"]
 
-    def balance(self):
-        """What the account has, by the books."""
-        account = self.operator.call("GET", f"/accounts/{self.account_id}")
-        return {name: Decimal(amount) for name, amount in account["balance"].items()}
+    def charges(self, count):
+        """Its requests, newest first, once `count` of them are written: the books follow within milliseconds."""
+        deadline = time.monotonic() + BOOKS_SECONDS_MAX
+        while True:
+            charges = self.operator.call("GET", f"/charges?key_id={self.id}")["data"]
+            if len(charges) >= count or time.monotonic() > deadline:
+                assert len(charges) == count, charges
+                return charges
+            time.sleep(0.02)
 
-    def charges(self):
-        """Its requests, newest first, once they are written."""
-        return self.operator.call("GET", f"/charges?key_id={self.id}")["data"]
+    def left(self, charges):
+        """What the account has in all, once `charges` requests are written. Nothing is held then."""
+        self.charges(charges)
+        balance = self.operator.call("GET", f"/accounts/{self.account_id}")["balance"]
+        assert Decimal(balance["held"]) == 0, balance
+        return Decimal(balance["total"])
 
 
 @pytest.fixture(scope="session")

@@ -60,7 +60,7 @@ def test_chat(chat, key):
     assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
     cost = answer.response_metadata["token_usage"]["cost"]
     assert isinstance(cost, str)
-    assert Decimal(1) - key.balance()["total"] == Decimal(cost) == usage["total_tokens"] * TOKEN
+    assert 1 - key.left(charges=1) == Decimal(cost) == usage["total_tokens"] * TOKEN
 
 
 def test_a_stream_has_the_text_of_the_plain_answer(chat):
@@ -74,7 +74,7 @@ def test_a_stream_reports_usage_when_asked(connect, key):
     for piece in connect(key, stream_usage=True).stream(ASK):
         whole = piece if whole is None else whole + piece
     assert whole.usage_metadata["output_tokens"] > 40
-    assert Decimal(1) - key.balance()["total"] == whole.usage_metadata["total_tokens"] * TOKEN
+    assert 1 - key.left(charges=1) == whole.usage_metadata["total_tokens"] * TOKEN
 
 
 def test_a_stream_reports_no_usage_unasked(connect, key):
@@ -143,7 +143,7 @@ def test_402_in_the_middle_of_a_stream(chat, connect, poor, operator):
     assert whole.startswith(text) and 0 < len(text) < len(whole), "the partial text is kept"
     usages = [piece.usage_metadata for piece in pieces if piece.usage_metadata]
     assert [usage["output_tokens"] for usage in usages] == [PAID]
-    assert poor.balance()["total"] == 0
+    assert poor.left(charges=1) == 0
     assert operator.requests(model="mock") - before == 1, "LangChain tried again"
 
 

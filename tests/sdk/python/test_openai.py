@@ -86,7 +86,7 @@ def test_chat(client, key):
     usage = answer.usage
     assert isinstance(usage.cost, str)
     assert Decimal(usage.cost) == (usage.prompt_tokens + usage.completion_tokens) * TOKEN
-    assert Decimal(1) - key.balance()["total"] == Decimal(usage.cost)
+    assert 1 - key.left(charges=1) == Decimal(usage.cost)
 
 
 def test_a_stream_has_the_text_of_the_plain_answer(client):
@@ -108,7 +108,7 @@ def test_a_stream_reports_usage_when_asked(client, key):
     assert last.choices == []
     assert last.usage.completion_tokens > 40
     assert isinstance(last.usage.cost, str)
-    assert Decimal(1) - key.balance()["total"] == Decimal(last.usage.cost)
+    assert 1 - key.left(charges=1) == Decimal(last.usage.cost)
 
 
 def test_the_streaming_helper(client):
@@ -174,6 +174,7 @@ def test_raw_responses_have_the_headers(client):
 
 def test_the_request_id_finds_the_charge(client, key):
     answer = client.chat.completions.create(model="mock", messages=ASK)
+    key.charges(1)
     record = client.get(f"/generation?id={answer._request_id}", cast_to=object)
     assert Decimal(record["cost"]) == Decimal(answer.usage.cost)
 
@@ -186,7 +187,7 @@ def test_a_limit_that_was_lowered_is_told(poor):
     assert 1 <= most <= PAID
     assert answer.choices[0].finish_reason == "length"
     assert answer.usage.completion_tokens == most
-    assert key.balance()["total"] >= 0
+    assert key.left(charges=1) >= 0
 
 
 def test_the_asynchronous_client(connect, key):
@@ -293,9 +294,9 @@ def test_402_in_the_middle_of_a_stream(client, poor, operator):
     assert [usage.completion_tokens for usage in usages] == [PAID]
     assert chunks[-1].choices == [] and chunks[-1].usage is not None
     assert error.body["usage"]["completion_tokens"] == PAID
-    assert key.balance()["total"] == 0, "all that was paid in is used, and not a bit more"
+    assert key.left(charges=1) == 0, "all that was paid in is used, and not a bit more"
     assert operator.requests(model="mock") - before == 1, "the SDK tried again"
-    (charge,) = key.charges()
+    (charge,) = key.charges(1)
     assert charge["end"] == "credits_exhausted"
     assert Decimal(usages[0].cost) == Decimal(charge["charged"])
 
@@ -375,7 +376,7 @@ def test_what_may_be_retried_is_retried_and_counted(connect, key, operator):
     with pytest.raises(openai.RateLimitError):
         connect(key, max_retries=1).chat.completions.create(model="mock-429", messages=ASK)
     assert operator.requests(model="mock-429", status="429") - before == 2
-    assert key.balance()["total"] == 1, "nothing is owed for it"
+    assert key.left(charges=2) == 1, "nothing is owed for it"
 
 
 def test_a_failed_provider_is_502(connect, key):
