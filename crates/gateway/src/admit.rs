@@ -38,6 +38,8 @@ pub struct Ask {
     /// Whether every token of the output passes by, so that the hold can grow with it.
     pub visible: bool,
     body_bytes: usize,
+    /// Whether the prompt has files, whose tokens only the provider knows.
+    files: bool,
 }
 
 /// A hold and what it allows.
@@ -58,8 +60,10 @@ impl Ask {
         let asked = request
             .output_limit()
             .unwrap_or_else(|| u64::from(model.output_tokens_max));
+        let files = has(request, body, b"file", |part| matches!(part, Part::File { .. })) > 0;
         Self {
-            prompt: prompt(request, body, model),
+            prompt: prompt(request, body, model, files),
+            files,
             output_limit: asked.min(u64::from(model.context_window)),
             choices: u64::from(request.choices()),
             visible: request.stream() && !model.hidden_output && request.unwatchable().is_none(),
@@ -67,9 +71,13 @@ impl Ask {
         }
     }
 
-    /// Counts the prompt where it was only bounded; large ones off the async threads.
+    /// Counts the prompt where it was only bounded and can be counted; large ones off the async
+    /// threads.
     pub async fn count(&mut self) -> Usage {
         let bound = *self.prompt.at_most();
+        if self.files {
+            return bound;
+        }
         let usage = match std::mem::replace(&mut self.prompt, Prompt::Exact(bound)) {
             Prompt::Exact(usage) => usage,
             Prompt::AtMost(_, count) if self.body_bytes < OFF_THREAD_BYTES_MIN => count(),
@@ -125,34 +133,64 @@ impl Ask {
 }
 
 /// A bound on the prompt, and a way to count it later.
-fn prompt(request: &ChatRequest<'_>, body: &Bytes, model: &Model) -> Prompt {
+fn prompt(request: &ChatRequest<'_>, body: &Bytes, model: &Model, files: bool) -> Prompt {
+    let images = || has(request, body, b"image", |part| matches!(part, Part::Image { .. }));
+    let tokens = if files {
+        u64::from(model.context_window)
+    } else {
+        model.rules.upper_bound(body.len(), images())
+    };
     let bound = Usage {
-        prompt: model.rules.upper_bound(body.len(), images(request, body)),
+        prompt: tokens,
         ..Usage::default()
     };
     let body = body.clone();
-    let rules = model.rules.clone();
+    let rules = model.rules;
     let count = move || match ChatRequest::parse(&body, &RequestLimits::default()) {
-        Ok(request) => rules.count(&request.parts()),
+        Ok(request) => {
+            let parts: Vec<_> = request.parts().into_iter().filter_map(billable).collect();
+            rules.count(&parts)
+        }
         // Cannot be: it parsed when it came in.
         Err(_) => bound,
     };
     Prompt::AtMost(bound, Box::new(count))
 }
 
-/// How many images a request has. Most have none, which a search of the text tells sooner than
-/// taking it apart (the escape hides nothing: a letter of "image" written as one brings it too).
-fn images(request: &ChatRequest<'_>, body: &[u8]) -> usize {
-    let none = memchr::memmem::find(body, b"image").is_none()
+/// A part as it is counted for a bill when the provider has not reported: nobody pays for the
+/// worst case of a file. One given by its id or address counts as nothing, one sent along as a
+/// token for every four bytes, which is about what text has.
+fn billable(part: Part<'_>) -> Option<Part<'_>> {
+    match part {
+        Part::File { bytes: usize::MAX } => None,
+        Part::File { bytes } => Some(Part::File {
+            bytes: bytes.div_ceil(4),
+        }),
+        Part::Message
+        | Part::Name(_)
+        | Part::Text(_)
+        | Part::Image { .. }
+        | Part::Audio { .. }
+        | Part::Tool { .. }
+        | Part::Schema(_) => Some(part),
+    }
+}
+
+/// How many parts of a kind a request has. Most have none, which a search of the text for the
+/// kind's word tells sooner than taking it apart (an escape hides nothing: writing a letter of
+/// the word as one is found too).
+fn has(
+    request: &ChatRequest<'_>,
+    body: &[u8],
+    word: &[u8],
+    is: impl Fn(&Part<'_>) -> bool,
+) -> usize {
+    let none = memchr::memmem::find(body, word).is_none()
         && memchr::memmem::find(body, b"\\u00").is_none();
     if none {
         return 0;
     }
-    let parts = request.parts();
-    parts
-        .iter()
-        .filter(|part| matches!(part, Part::Image { .. }))
-        .count()
+    request.parts().iter().filter(|part| is(part)).count()
 }
 
 /// Sets credits aside for a request.

@@ -96,7 +96,7 @@ pub async fn settle(
     charge.mark_first_output(now);
     watched.output(now);
     match answer.usage() {
-        Some(Ok(usage)) => charge.report(usage, None),
+        Some(Ok(usage)) => charge.report(usage, answer.usage_text().map(Into::into)),
         Some(Err(fault)) => {
             watched.usage_fault(fault);
             count(app, &mut charge, answer).await?;

@@ -322,7 +322,7 @@ impl Stream {
         };
         match report {
             Ok(usage) => {
-                charge.report(usage, None);
+                charge.report(usage, chunk.usage_text().map(Into::into));
                 let lacking = charge.lacking()?;
                 let covered = !lacking.is_positive() || charge.grow(lacking, now);
                 // What is refused here is a house loss: the provider has delivered it.

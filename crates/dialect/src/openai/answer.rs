@@ -17,6 +17,7 @@ pub struct Answer {
     bytes: Bytes,
     found: chunk::Found,
     usage: Option<Result<Usage, UsageFault>>,
+    usage_at: Option<std::ops::Range<usize>>,
 }
 
 /// Reads the body of a 200 answer.
@@ -33,14 +34,18 @@ pub(crate) fn decode(body: Bytes, quirks: &Quirks) -> Result<Answer, DecodeError
     if found.choices.is_none() {
         return Err(DecodeError::shape("no choices"));
     }
-    let usage = usage_spans(text, found.usage.clone(), quirks, || true)
+    let usage_at = usage_spans(text, found.usage.clone(), quirks, || true)
         .first()
+        .cloned();
+    let usage = usage_at
+        .as_ref()
         .and_then(|span| Counts::read(json::slice(text, span)))
         .map(|counts| counts.and_then(|counts| counts.usage(quirks)));
     Ok(Answer {
         bytes: body,
         found,
         usage,
+        usage_at,
     })
 }
 
@@ -70,6 +75,13 @@ impl Answer {
     #[must_use]
     pub const fn usage(&self) -> Option<Result<Usage, UsageFault>> {
         self.usage
+    }
+
+    /// The usage object as the provider wrote it; `None` when it is longer than a report can be.
+    #[must_use]
+    pub fn usage_text(&self) -> Option<&str> {
+        let text = std::str::from_utf8(&self.bytes).unwrap_or_default();
+        chunk::report_text(text, self.usage_at.as_ref()?)
     }
 
     /// The answer with the bill in its usage, which is written where there is none or none that can

@@ -42,6 +42,15 @@ impl Text {
     }
 }
 
+/// The longest usage object that is kept verbatim; those that providers send have some hundred bytes.
+const REPORT_BYTES_MAX: usize = 4096;
+
+/// A usage object as it was written, within the bound.
+pub(crate) fn report_text<'a>(text: &'a str, at: &Range<usize>) -> Option<&'a str> {
+    let report = json::slice(text, at);
+    (report.len() <= REPORT_BYTES_MAX).then_some(report)
+}
+
 pub(crate) type Texts = SmallVec<[Text; 1]>;
 
 /// What was found in a chunk or an answer.

@@ -93,6 +93,13 @@ impl Chunk {
         self.usage.as_ref().map(|found| found.usage)
     }
 
+    /// The usage object as the provider wrote it; `None` when it is longer than a report can be.
+    #[must_use]
+    pub fn usage_text(&self) -> Option<&str> {
+        let span = self.usage.as_ref()?.spans.first()?;
+        chunk::report_text(self.text(), span)
+    }
+
     pub(crate) fn text(&self) -> &str {
         // Checked when the chunk was decoded.
         std::str::from_utf8(&self.bytes).unwrap_or_default()
