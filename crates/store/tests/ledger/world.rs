@@ -37,7 +37,7 @@ pub(crate) struct World {
     pub(crate) url: String,
     pub(crate) store: Store,
     pub(crate) price: PriceId,
-    _folder: Option<tempfile::TempDir>,
+    pub(crate) _folder: Option<tempfile::TempDir>,
 }
 
 /// A nano-credit amount.
