@@ -1,6 +1,10 @@
 //! The program `tollway`: arguments, logs, the runtime and the exit code; everything else is in the library.
 
-use std::{io, process::ExitCode, time::Duration};
+use std::{
+    io::{self, IsTerminal as _},
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::Parser as _;
 use gateway::{cli::Cli, commands};
@@ -17,6 +21,7 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
         .init();
     // The only call of its kind: reqwest and sqlx take the process's default. It fails where a
     // default is set already, which serves as well.

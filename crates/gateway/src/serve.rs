@@ -8,6 +8,7 @@ use store::{AdminKey, ApiKeySecret, Ledger, LedgerOptions, NewKey, OpenOptions, 
 use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
+    admin::audit,
     app::{self, App, Shared},
     catalogue::Catalogue,
     metrics::Metrics,
@@ -285,6 +286,7 @@ pub async fn serve(ready: Ready, stop: impl Future<Output = ()> + Send) -> Resul
     tokio::select! {
         _ = &mut serving => {}
         () = &mut signal => { serving.await; }
+        () = audit::prove_regularly(&ready.app) => {}
     }
     if ready.app.ledger.shutdown(FLUSH_GRACE).await {
         tracing::info!("stopped: every settlement is written");

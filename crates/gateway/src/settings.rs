@@ -84,6 +84,8 @@ pub struct Settings {
     pub attempts_max: usize,
     /// Connections to the database.
     pub database_connections: u32,
+    /// How often the books are proved for the metric.
+    pub audit_every: Duration,
     /// Explicit routes.
     pub routes: Vec<RouteSetting>,
 }
@@ -122,6 +124,7 @@ impl Default for Settings {
             shutdown_grace: Duration::from_secs(30),
             attempts_max: 3,
             database_connections: 8,
+            audit_every: Duration::from_secs(3600),
             routes: Vec::new(),
         }
     }
@@ -290,6 +293,12 @@ pub const SETTINGS: &[Setting] = &[
         doc: "attempts upstream per request, over all its targets",
         default: "3",
         apply: |s, v| number(v, 1, 16).map(|n| s.attempts_max = n),
+    },
+    Setting {
+        name: "audit_every_seconds",
+        doc: "how often the books are proved for the metric tollway_ledger_imbalance_credits; the proof reads every charge",
+        default: "3600",
+        apply: |s, v| seconds(v).map(|d| s.audit_every = d),
     },
     Setting {
         name: "database_connections",

@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use axum::{Json, extract::State};
 use billing::Credits;
 use serde::Serialize;
-use store::{Audit, Check};
+use store::{Audit, Check, StoreError};
 use utoipa::ToSchema;
 
-use crate::{app::Shared, error::ApiError};
+use crate::{
+    app::{App, Shared},
+    error::ApiError,
+};
 
 /// The result of a proof.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -69,6 +72,20 @@ impl From<Check> for CheckView {
 
 /// `GET /audit`: 200 whatever it finds; the metric follows.
 pub async fn prove(State(app): State<Shared>) -> Result<Json<AuditView>, ApiError> {
+    Ok(Json(prove_now(&app).await?.into()))
+}
+
+/// Proves the books again and again, for the metric; never ends.
+pub async fn prove_regularly(app: &App) {
+    loop {
+        tokio::time::sleep(app.settings.audit_every).await;
+        if let Err(error) = prove_now(app).await {
+            tracing::warn!(%error, "the books could not be proved now");
+        }
+    }
+}
+
+async fn prove_now(app: &App) -> Result<Audit, StoreError> {
     let audit = app.store.audit().await?;
     app.metrics
         .ledger_imbalance_credits
@@ -76,5 +93,5 @@ pub async fn prove(State(app): State<Shared>) -> Result<Json<AuditView>, ApiErro
     if !audit.balanced {
         tracing::error!(imbalance = %audit.imbalance, "the books do not balance; see GET /admin/v1/audit");
     }
-    Ok(Json(audit.into()))
+    Ok(audit)
 }
