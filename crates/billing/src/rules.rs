@@ -257,11 +257,7 @@ impl Book {
     /// # Errors
     /// [`RuleError::Unbalanced`] when the amounts do not add up, [`RuleError::UnknownBudget`],
     /// [`RuleError::Overflow`].
-    pub fn settle(
-        &mut self,
-        due: &Due,
-        late: bool,
-    ) -> Result<Booked, RuleError> {
+    pub fn settle(&mut self, due: &Due, late: bool) -> Result<Booked, RuleError> {
         let parts = [due.charged, due.owed, due.house_loss];
         let sum = parts
             .iter()
@@ -370,11 +366,11 @@ impl Book {
         let account = BudgetId::Account(due.account);
         let from_lease = due.charged.min(self.lease_amount(account, due.lease));
         let budget = self.budget(account)?;
-        let uncovered = due
-            .charged
-            .checked_sub(from_lease)?
-            .checked_add(due.owed)?;
-        let room = budget.available.saturating_sub(budget.floor).at_least_zero();
+        let uncovered = due.charged.checked_sub(from_lease)?.checked_add(due.owed)?;
+        let room = budget
+            .available
+            .saturating_sub(budget.floor)
+            .at_least_zero();
         let collected = uncovered.min(room);
         let charged = from_lease.checked_add(collected)?;
         let spent = budget.spent.checked_add(charged)?;
@@ -509,3 +505,8 @@ pub fn lease_grant(room: Credits, ask: Ask, live_replicas: u32) -> Option<Credit
     };
     amount.is_positive().then_some(amount)
 }
+
+#[cfg(test)]
+mod model_tests;
+#[cfg(test)]
+mod table_tests;
