@@ -5,6 +5,7 @@ mod generate;
 mod prices;
 mod provider_file;
 mod report;
+mod test;
 mod tidy;
 
 use std::{
@@ -32,6 +33,8 @@ struct Arguments {
 enum Chore {
     /// Write the models and prices of the provider files from published price tables.
     Prices(prices::Arguments),
+    /// Test everything, as CI does; installs what it needs.
+    Test(test::Arguments),
     /// Check the habits that no compiler checks.
     Tidy,
     /// Write the documents that are made from code and data.
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
 fn run(checkout: &Checkout, chore: Chore) -> Result<Report, Failure> {
     match chore {
         Chore::Prices(arguments) => prices::run(checkout, &arguments),
+        Chore::Test(arguments) => test::run(checkout, &arguments),
         Chore::Tidy => tidy::run(checkout),
         Chore::Generate(arguments) => generate::run(checkout, &arguments),
     }

@@ -1,0 +1,326 @@
+//! The steps of the test command: their names, their order, what they need, and how each is run.
+
+use std::{path::PathBuf, time::Duration};
+
+use super::{
+    Session,
+    install::Tools,
+    program::Program,
+    tally::{Runner, Tally},
+};
+use crate::report::Failure;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// One step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Formatting.
+    Fmt,
+    /// Habits that no compiler checks.
+    Tidy,
+    /// Documents that are made.
+    Docs,
+    /// Lints.
+    Clippy,
+    /// Licences, bans and sources of dependencies.
+    Deny,
+    /// What lies around the program.
+    Ops,
+    /// The program and the scripted provider.
+    Build,
+    /// Tests in Rust.
+    Rust,
+    /// Examples in documentation.
+    Doctest,
+    /// openai-python 2.
+    OpenAi2,
+    /// openai-python 3, and the first run.
+    OpenAi3,
+    /// LangChain.
+    LangChain,
+    /// openai-node.
+    Node,
+}
+
+impl Step {
+    /// All of them, in their order: cheap ones first.
+    const ALL: [Self; 13] = [
+        Self::Fmt,
+        Self::Tidy,
+        Self::Docs,
+        Self::Clippy,
+        Self::Deny,
+        Self::Ops,
+        Self::Build,
+        Self::Rust,
+        Self::Doctest,
+        Self::OpenAi2,
+        Self::OpenAi3,
+        Self::LangChain,
+        Self::Node,
+    ];
+
+    /// What `--only` calls it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Fmt => "fmt",
+            Self::Tidy => "tidy",
+            Self::Docs => "docs",
+            Self::Clippy => "clippy",
+            Self::Deny => "deny",
+            Self::Ops => "ops",
+            Self::Build => "build",
+            Self::Rust => "rust",
+            Self::Doctest => "doctest",
+            Self::OpenAi2 => "sdk-openai-2",
+            Self::OpenAi3 => "sdk-openai-3",
+            Self::LangChain => "sdk-langchain",
+            Self::Node => "sdk-node",
+        }
+    }
+
+    /// What it shows.
+    pub(crate) const fn headline(self) -> &'static str {
+        match self {
+            Self::Fmt => "the code is formatted",
+            Self::Tidy => "the project's habits are kept",
+            Self::Docs => "documents made from code and data are fresh",
+            Self::Clippy => "no lint finds anything",
+            Self::Deny => "licences, bans and sources of the dependencies",
+            Self::Ops => "compose file, image, alerts and dashboard",
+            Self::Build => "tollway and the scripted provider are built",
+            Self::Rust => "tests in Rust, on SQLite and PostgreSQL",
+            Self::Doctest => "examples in the documentation compile",
+            Self::OpenAi2 => "openai-python 2 against the running gateway",
+            Self::OpenAi3 => "openai-python 3 against the running gateway, and the first run",
+            Self::LangChain => "LangChain against the running gateway",
+            Self::Node => "openai-node against the running gateway",
+        }
+    }
+
+    /// The steps without which it makes no sense.
+    pub(crate) const fn needs(self) -> &'static [Self] {
+        match self {
+            Self::Fmt
+            | Self::Tidy
+            | Self::Docs
+            | Self::Clippy
+            | Self::Deny
+            | Self::Ops
+            | Self::Build
+            | Self::Doctest => &[],
+            Self::Rust | Self::OpenAi2 | Self::OpenAi3 | Self::LangChain | Self::Node => {
+                &[Self::Build]
+            }
+        }
+    }
+
+    const fn is_sdk(self) -> bool {
+        matches!(
+            self,
+            Self::OpenAi2 | Self::OpenAi3 | Self::LangChain | Self::Node
+        )
+    }
+
+    /// Checks what `--only` was given: a name, or the beginning of some.
+    pub(crate) fn names_beginning_with(text: &str) -> Result<&'static str, String> {
+        let names: Vec<&str> = Self::ALL.iter().map(|step| step.name()).collect();
+        let first = names.iter().find(|name| name.starts_with(text));
+        match first {
+            // The common beginning of what it means is a part of any of the names.
+            Some(name) if !text.is_empty() => Ok(name.get(..text.len()).unwrap_or(name)),
+            Some(_) | None => Err(format!("no such step; there are {}", names.join(", "))),
+        }
+    }
+
+    /// The steps to run: all, or those that were named with what they need.
+    pub(crate) fn plan(only: &[&str], fast: bool) -> Vec<Self> {
+        let wanted = |step: Self| {
+            let named = only.is_empty() || only.iter().any(|text| step.name().starts_with(text));
+            named && !(fast && step.is_sdk())
+        };
+        let needed = |step: Self| {
+            let needs = |other: &Self| wanted(*other) && other.needs().contains(&step);
+            Self::ALL.iter().any(needs)
+        };
+        Self::ALL
+            .into_iter()
+            .filter(|step| wanted(*step) || needed(*step))
+            .collect()
+    }
+
+    /// Runs it.
+    pub(crate) fn run(self, session: &mut Session<'_>) -> Result<Tally, Failure> {
+        let tools = Tools::new(session.checkout, self.name())?;
+        match self {
+            Self::Fmt => {
+                tools.component("rustfmt")?;
+                tools.cargo(&["fmt", "--all", "--check"], Runner::ExitCode, 5 * MINUTE)
+            }
+            Self::Tidy => tools.own_chore(&["tidy"]),
+            Self::Docs => tools.own_chore(&["gen", "--check"]),
+            Self::Clippy => {
+                tools.component("clippy")?;
+                let arguments = [
+                    "clippy",
+                    "--locked",
+                    "--workspace",
+                    "--all-targets",
+                    "--",
+                    "-D",
+                    "warnings",
+                ];
+                tools.cargo(&arguments, Runner::ExitCode, 30 * MINUTE)
+            }
+            Self::Deny => deny(&tools),
+            Self::Ops => {
+                let script = tools.path("tests/ops/check.sh");
+                let arguments = [text(&script)?];
+                let program = Program::new("sh", &arguments, Runner::LastLine, 15 * MINUTE);
+                tools.run(program)
+            }
+            Self::Build => {
+                let arguments = [
+                    "build",
+                    "--locked",
+                    "-p",
+                    "gateway",
+                    "-p",
+                    "mock-provider",
+                    "--bins",
+                ];
+                tools.cargo(&arguments, Runner::ExitCode, 30 * MINUTE)
+            }
+            Self::Rust => rust(session, &tools),
+            Self::Doctest => {
+                let arguments = ["test", "--locked", "--workspace", "--doc"];
+                tools.cargo(&arguments, Runner::CargoTest, 20 * MINUTE)
+            }
+            Self::OpenAi2 => python(&tools, "openai-2", &["test_openai.py"]),
+            Self::OpenAi3 => {
+                tools.package_of("curl", "curl")?;
+                python(&tools, "openai-3", &["test_openai.py", "test_first_run.py"])
+            }
+            Self::LangChain => python(&tools, "langchain", &["test_langchain.py"]),
+            Self::Node => node(&tools),
+        }
+    }
+}
+
+fn deny(tools: &Tools) -> Result<Tally, Failure> {
+    let program = tools.cargo_deny()?;
+    let arguments = ["--locked", "check", "licenses", "bans", "sources"];
+    tools.run(Program::new(
+        program,
+        &arguments,
+        Runner::ExitCode,
+        10 * MINUTE,
+    ))
+}
+
+/// With nextest where it is installed, which runs tests of several binaries side by side.
+fn rust(session: &mut Session<'_>, tools: &Tools) -> Result<Tally, Failure> {
+    let cluster = match session.postgres.take() {
+        Some(cluster) => cluster,
+        None => tools.postgres()?,
+    };
+    let url = cluster.url("postgres");
+    session.postgres = Some(cluster);
+    let (arguments, runner): (&[&str], Runner) = if tools.has_nextest() {
+        (
+            &["nextest", "run", "--locked", "--workspace"],
+            Runner::Nextest,
+        )
+    } else {
+        (
+            &[
+                "test",
+                "--locked",
+                "--workspace",
+                "--lib",
+                "--bins",
+                "--tests",
+                "--no-fail-fast",
+            ],
+            Runner::CargoTest,
+        )
+    };
+    let program = tools
+        .cargo_program(arguments, runner, 40 * MINUTE)
+        .env(throwaway_postgres::SERVER_VARIABLE, &url);
+    tools.run(program)
+}
+
+fn python(tools: &Tools, name: &str, files: &[&str]) -> Result<Tally, Failure> {
+    let folder = tools.path("tests/sdk/python");
+    let requirements = folder.join(format!("requirements-{name}.txt"));
+    let python = tools
+        .venv(&format!("python-{name}"), &requirements)?
+        .join("python");
+    let files: Vec<PathBuf> = files.iter().map(|file| folder.join(file)).collect();
+    let mut command = vec![text(&python)?, "-m", "pytest"];
+    for file in &files {
+        command.push(text(file)?);
+    }
+    let program = tools.with_gateway(&python, &command, Runner::Pytest, 10 * MINUTE)?;
+    tools.run(program)
+}
+
+fn node(tools: &Tools) -> Result<Tally, Failure> {
+    let bin = tools.node()?;
+    let (python, node) = (bin.join("python"), bin.join("node"));
+    let file = tools.path("tests/sdk/node/openai.test.mjs");
+    let command = [
+        text(&node)?,
+        "--test",
+        "--test-timeout=60000",
+        "--test-reporter=spec",
+        text(&file)?,
+    ];
+    let program = tools.with_gateway(&python, &command, Runner::Node, 10 * MINUTE)?;
+    tools.run(program)
+}
+
+/// A path as an argument.
+pub(crate) fn text(path: &std::path::Path) -> Result<&str, Failure> {
+    path.to_str()
+        .ok_or_else(|| Failure::content(path.display().to_string(), "is not UTF-8"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(only: &[&str], fast: bool) -> Vec<&'static str> {
+        Step::plan(only, fast)
+            .iter()
+            .map(|step| step.name())
+            .collect()
+    }
+
+    #[test]
+    fn everything_runs_unless_told_otherwise() {
+        assert_eq!(Step::plan(&[], false), Step::ALL);
+        assert!(!names(&[], true).iter().any(|name| name.starts_with("sdk")));
+        assert!(names(&[], true).contains(&"rust"));
+    }
+
+    #[test]
+    fn a_step_brings_what_it_needs_in_order() {
+        assert_eq!(names(&["fmt"], false), ["fmt"]);
+        assert_eq!(names(&["sdk-node"], false), ["build", "sdk-node"]);
+        assert_eq!(names(&["rust", "fmt"], false), ["fmt", "build", "rust"]);
+        let sdk = names(&["sdk"], false);
+        assert_eq!((sdk.len(), sdk[0]), (5, "build"));
+    }
+
+    #[test]
+    fn a_step_that_is_not_there_is_refused() {
+        assert_eq!(Step::names_beginning_with("sdk"), Ok("sdk"));
+        for wrong in ["", "sdks", "rusty"] {
+            let error = Step::names_beginning_with(wrong).unwrap_err();
+            assert!(error.contains("sdk-node"), "{error}");
+        }
+    }
+}
