@@ -10,12 +10,12 @@ use std::{
 
 use billing::{Charge, Credits, End, Settled, Text, Verdict};
 use bytes::BytesMut;
-use dialect::{Chunk, ChunkTemplate, Decoder, Delta, Ending, SseFramer, UsageFault, usage_json};
+use dialect::{Chunk, ChunkTemplate, Decoder, Delta, Ending, SseFramer, usage_json};
 use futures_util::future::BoxFuture;
 use http_body::Body as _;
 use smallvec::SmallVec;
 use store::Shortfall;
-use tokens::{OFF_THREAD_BYTES_MIN, Usage};
+use tokens::OFF_THREAD_BYTES_MIN;
 use tokio::time::Sleep;
 
 use crate::{
@@ -276,71 +276,69 @@ impl Stream {
         }
     }
 
+    /// Covers a chunk and writes it. Until all of it is covered nothing of it is written, and
+    /// what was taken in already is not taken in again.
     fn take_chunk(&mut self, chunk: &Chunk) -> Result<Step, ApiError> {
         let now = Instant::now();
+        let refused = match self.search {
+            Search::Refused(shortfall) => Some(shortfall),
+            Search::Enough | Search::Asked(_) | Search::Rest(..) => None,
+        };
         let Some(charge) = &mut self.charge else {
             return Ok(Step::Done);
         };
+        if let Some(Ok(usage)) = chunk.usage() {
+            charge.report(usage, chunk.usage_text().map(Into::into));
+            let lacking = charge.lacking()?;
+            let covered = !lacking.is_positive() || charge.grow(lacking, now);
+            // What is refused here is a house loss: the provider has delivered it.
+            if !covered && refused.is_none() {
+                return Ok(Step::Lacks(lacking));
+            }
+        }
         let texts: SmallVec<[Text<'_>; 2]> = chunk.texts().map(piece).collect();
         let bytes: usize = texts.iter().map(|text| text.text.len()).sum();
         let verdict = off_thread_if(bytes >= OFF_THREAD_BYTES_MIN, || {
             charge.observe(&texts, now)
         })?;
         if let Verdict::NeedsCredit { least, .. } = verdict {
-            if let Search::Refused(shortfall) = self.search {
-                self.exhaust(chunk, &texts, &shortfall, least)?;
-                return Ok(Step::Done);
-            }
-            return Ok(Step::Lacks(least));
+            let Some(shortfall) = refused else {
+                return Ok(Step::Lacks(least));
+            };
+            self.exhaust(chunk, &texts, &shortfall, least)?;
+            return Ok(Step::Done);
         }
         if !texts.is_empty() {
             charge.mark_first_output(now);
             self.watched.output(now);
         }
-        match chunk.usage() {
-            None => self.write(chunk.json()),
-            Some(report) => {
-                if let Step::Lacks(least) = self.take_usage(chunk, report, now)? {
-                    return Ok(Step::Lacks(least));
-                }
-            }
-        }
+        self.write_chunk(chunk)?;
         self.search = Search::Enough;
         self.checkpoint_when_due(now);
         Ok(Step::Done)
     }
 
-    /// A chunk that reports usage: covered, and shown with its cost to whoever asked.
-    fn take_usage(
-        &mut self,
-        chunk: &Chunk,
-        report: Result<Usage, UsageFault>,
-        now: Instant,
-    ) -> Result<Step, ApiError> {
-        let Some(charge) = &mut self.charge else {
-            return Ok(Step::Done);
-        };
-        match report {
-            Ok(usage) => {
-                charge.report(usage, chunk.usage_text().map(Into::into));
-                let lacking = charge.lacking()?;
-                let covered = !lacking.is_positive() || charge.grow(lacking, now);
-                // What is refused here is a house loss: the provider has delivered it.
-                if !covered && !matches!(self.search, Search::Refused(_)) {
-                    return Ok(Step::Lacks(lacking));
+    /// Hands a chunk on; usage only to whoever asked, and with its cost.
+    fn write_chunk(&mut self, chunk: &Chunk) -> Result<(), ApiError> {
+        match chunk.usage() {
+            None => self.write(chunk.json()),
+            Some(report) => {
+                if let Err(fault) = report {
+                    self.watched.usage_fault(fault);
+                }
+                if !self.include_usage {
+                    if let Some(bytes) = chunk.without_usage() {
+                        self.write(&bytes);
+                    }
+                } else if let Some(charge) = &mut self.charge {
+                    let settled = charge.quote(End::Completed)?;
+                    self.usage_sent |= chunk.is_without_choices();
+                    let bytes = with_bill(&settled, |bill| chunk.with_bill(bill));
+                    self.write(&bytes);
                 }
             }
-            Err(fault) => self.watched.usage_fault(fault),
         }
-        if self.include_usage {
-            let settled = charge.quote(End::Completed)?;
-            self.usage_sent |= chunk.is_without_choices();
-            let bytes = with_bill(&settled, |bill| chunk.with_bill(bill));
-            self.write(&bytes);
-        } else if let Some(bytes) = chunk.without_usage() {
-            self.write(&bytes);
-        }
-        Ok(Step::Done)
+        Ok(())
     }
 
     /// The provider is done.
