@@ -10,6 +10,7 @@ use crate::{
     book::{self, EntryNotes, Scope},
     booking::{self, NewCharge},
     credit::new_entry_id,
+    journal::PERIOD_MIN,
     link::Link,
     replica,
     sql::sql,
@@ -26,7 +27,7 @@ const REPLICAS_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Does the chores until it is aborted with its ledger.
 pub(crate) async fn run(store: Store, options: LedgerOptions, escrow: Escrow) {
-    let mut tick = tokio::time::interval(options.chores);
+    let mut tick = tokio::time::interval(options.chores.max(PERIOD_MIN));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut round: u64 = 0;
     let mut failing = false;

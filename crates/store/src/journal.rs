@@ -32,6 +32,8 @@ const BATCH_MAX: usize = 512;
 /// Between attempts; doubled up to the second.
 const RETRY_FIRST: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_secs(1);
+/// No task of the ledger looks more often, whatever the options say.
+pub(crate) const PERIOD_MIN: Duration = Duration::from_millis(10);
 /// For the last writes of a replica that closes.
 pub(crate) const CLOSE_GRACE: Duration = Duration::from_secs(2);
 
@@ -100,7 +102,7 @@ enum Attempt {
 impl Journal {
     /// Runs until it is told to close, or until nobody is left who could tell it.
     pub(crate) async fn run(mut self) {
-        let mut heartbeat = tokio::time::interval(self.options.lease_ttl / 5);
+        let mut heartbeat = tokio::time::interval((self.options.lease_ttl / 5).max(PERIOD_MIN));
         heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut settled = Vec::new();
         let mut drained = false;
@@ -204,17 +206,24 @@ impl Journal {
     /// Writes one batch, however long it takes, and tells those who wait for it.
     async fn write(&mut self, mut batch: Batch, waiters: Waiters) {
         let mut parts = Vec::new();
-        if let Some(outcome) = self.commit(&mut batch, &mut parts).await {
-            self.apply(&batch, outcome, waiters).await;
-        } else {
-            // Refused as a whole: its settlements go one way, its questions another.
-            waiters.refuse();
+        if let Some(done) = self.commit(&mut batch, &mut parts).await {
+            self.apply(&batch, done, waiters).await;
+            return;
         }
         // Halves of a batch that the database refused for good, until the poison is alone.
         while let Some(mut part) = parts.pop() {
-            if let Some(outcome) = self.commit(&mut part, &mut parts).await {
-                self.apply(&part, outcome, Waiters::default()).await;
+            if let Some(done) = self.commit(&mut part, &mut parts).await {
+                self.apply(&part, done, Waiters::default()).await;
             }
+        }
+        // Those who waited for credit had no part in it.
+        let mut questions = Batch {
+            asks: std::mem::take(&mut batch.asks),
+            ..Batch::default()
+        };
+        match self.commit(&mut questions, &mut parts).await {
+            Some(done) => self.apply(&questions, done, waiters).await,
+            None => waiters.refuse(),
         }
     }
 

@@ -128,10 +128,6 @@ impl Sql {
         self.arg(Arg::Bytes(Some(value.to_vec())))
     }
 
-    pub(crate) fn opt_bytes(self, value: Option<&[u8]>) -> Self {
-        self.arg(Arg::Bytes(value.map(<[u8]>::to_vec)))
-    }
-
     pub(crate) fn rows(self, rows: Rows) -> Self {
         self.arg(Arg::Rows(rows))
     }

@@ -34,7 +34,7 @@ pub(crate) enum Backend {
     /// The embedded default.
     Sqlite(SqliteBackend),
     /// For several replicas.
-    Postgres(PostgresBackend),
+    Postgres(Box<PostgresBackend>),
 }
 
 impl Store {
@@ -46,7 +46,9 @@ impl Store {
     pub async fn open(url: &StoreUrl, options: OpenOptions) -> Result<Self, StoreError> {
         let backend = match &url.0 {
             Target::Sqlite(path) => Backend::Sqlite(SqliteBackend::open(path, options).await?),
-            Target::Postgres(url) => Backend::Postgres(PostgresBackend::open(url, options).await?),
+            Target::Postgres(url) => {
+                Backend::Postgres(Box::new(PostgresBackend::open(url, options).await?))
+            }
         };
         let mut store = Inner {
             backend,
@@ -73,7 +75,7 @@ impl Store {
                 Backend::Sqlite(SqliteBackend::open_read_only(path, options).await?)
             }
             Target::Postgres(url) => {
-                Backend::Postgres(PostgresBackend::connect(url, options).await?)
+                Backend::Postgres(Box::new(PostgresBackend::connect(url, options).await?))
             }
         };
         let looked = async {

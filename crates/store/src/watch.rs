@@ -14,7 +14,7 @@ use crate::{
     auth::Keys,
     book,
     changes::{Change, ChangeRecord},
-    journal::Command,
+    journal::{Command, PERIOD_MIN},
     sql::sql,
     store::Backend,
 };
@@ -44,7 +44,7 @@ impl Watcher {
     /// Runs until the ledger is gone.
     pub(crate) async fn run(mut self) {
         let mut changed = self.store.changes();
-        let mut tick = tokio::time::interval(self.options.poll);
+        let mut tick = tokio::time::interval(self.options.poll.max(PERIOD_MIN));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut failing = false;
         loop {

@@ -1,5 +1,13 @@
 //! The conformance suite of the ledger: every verb, every race and every fault, on SQLite and on Postgres alike.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "the whole program is a test; its helpers are too"
+)]
+
 mod admin;
 mod audit;
 mod credit;

@@ -48,7 +48,13 @@ async fn c1_200_at_once_on_credit_for_20(world: World) {
     let ledger = world.ledger(quick()).await;
     let key = world.key(20 * 7, None).await;
     assert_eq!(
-        race(&world, &[ledger.clone()], key.secret.expose(), 7).await,
+        race(
+            &world,
+            std::slice::from_ref(&ledger),
+            key.secret.expose(),
+            7
+        )
+        .await,
         20
     );
     flushed(&ledger).await;
