@@ -7,6 +7,8 @@ pub mod credits;
 pub mod keys;
 pub mod metadata;
 pub mod served;
+#[cfg(test)]
+mod tests;
 
 use axum::{
     Router,
@@ -35,7 +37,7 @@ pub fn router(app: Shared) -> Router<Shared> {
         .route("/audit", get(audit::prove))
         .route("/models", get(served::models))
         .route("/providers", get(served::providers))
-        // Set here, so that the layer below is around it too: who has no key learns no methods.
+        // Set here, so that the layer below is around it too.
         .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
         // A layer, not an argument of each handler: no new route can forget it. It also runs
         // before a body is read.

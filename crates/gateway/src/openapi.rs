@@ -1,6 +1,6 @@
 //! The OpenAPI document: every route of [`crate::app::router`], described from one table.
 
-mod routes;
+pub(crate) mod routes;
 mod schemas;
 
 use std::sync::LazyLock;
@@ -97,6 +97,8 @@ fn parameters(route: &Route) -> Vec<Value> {
         json!({
             "name": name,
             "in": "query",
+            // The one parameter without which there is no answer: /v1/generation?id=…
+            "required": *name == "id",
             "description": description,
             "schema": {"type": if integer { "integer" } else { "string" }},
         })
@@ -105,6 +107,7 @@ fn parameters(route: &Route) -> Vec<Value> {
         json!({
             "name": "Idempotency-Key",
             "in": "header",
+            "required": false,
             "description": "Your own name of this call: with it a repeated call has no second effect.",
             "schema": {"type": "string", "minLength": 1, "maxLength": 255},
         })
@@ -173,6 +176,8 @@ impl Access {
 mod tests {
     use std::{collections::BTreeSet, env, fs};
 
+    use utoipa::openapi::{PathItem, Schema};
+
     use super::*;
 
     const COMMITTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/api.openapi.json");
@@ -193,13 +198,21 @@ mod tests {
 
     #[test]
     fn the_document_is_openapi_and_every_reference_leads_somewhere() {
+        let document = build();
+        for (path, item) in document["paths"].as_object().unwrap() {
+            let read = serde_json::from_value::<PathItem>(item.clone());
+            assert!(read.is_ok(), "{path}: {:?}", read.err());
+        }
+        for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
+            let read = serde_json::from_value::<Schema>(schema.clone());
+            assert!(read.is_ok(), "{name}: {:?}", read.err());
+        }
         let text = text().unwrap();
         let read: utoipa::openapi::OpenApi = serde_json::from_str(&text).unwrap();
         assert_eq!(
             read.paths.paths.len(),
-            build()["paths"].as_object().unwrap().len()
+            document["paths"].as_object().unwrap().len()
         );
-        let document = build();
         let schemas = document["components"]["schemas"].as_object().unwrap();
         let used: BTreeSet<&str> = text
             .split("\"$ref\": \"#/components/schemas/")

@@ -50,10 +50,9 @@ impl<'de> Deserialize<'de> for Time {
 pub struct NotATime;
 
 /// A page of a list, or a list that has only one.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize)]
 pub struct List<T> {
     /// Always `list`.
-    #[schema(example = "list")]
     object: &'static str,
     data: Vec<T>,
     /// Whether there is a next page.

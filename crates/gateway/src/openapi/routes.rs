@@ -1,12 +1,12 @@
 //! The table of routes: who may call them, what they take and what they answer.
 
-use crate::{account, admin, health, models, quote, shape::List};
+use crate::{account, admin, health, models, quote};
 
-use super::schemas::{Schema, chat_answer, chat_body, chat_event, document, schema, text};
+use super::schemas::{Schema, chat_answer, chat_body, chat_event, document, list, schema, text};
 
 /// Who may call a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Access {
+pub(crate) enum Access {
     /// Who has an API key.
     Client,
     /// Who has the admin key.
@@ -16,21 +16,21 @@ pub(super) enum Access {
 }
 
 /// One operation.
-pub(super) struct Route {
-    pub(super) method: &'static str,
-    pub(super) path: &'static str,
-    pub(super) id: &'static str,
-    pub(super) summary: &'static str,
-    pub(super) access: Access,
+pub(crate) struct Route {
+    pub(crate) method: &'static str,
+    pub(crate) path: &'static str,
+    pub(crate) id: &'static str,
+    pub(crate) summary: &'static str,
+    pub(crate) access: Access,
     /// Parameters of the query: name and meaning.
-    pub(super) query: &'static [(&'static str, &'static str)],
-    pub(super) body: Option<Schema>,
+    pub(crate) query: &'static [(&'static str, &'static str)],
+    pub(crate) body: Option<Schema>,
     /// Status, meaning, and content by its type.
-    pub(super) answers: &'static [Answer],
+    pub(crate) answers: &'static [Answer],
     /// Refusals beside those that all routes of this access have.
-    pub(super) refusals: &'static [&'static str],
+    pub(crate) refusals: &'static [&'static str],
     /// Whether it takes an Idempotency-Key.
-    pub(super) repeatable: bool,
+    pub(crate) repeatable: bool,
 }
 
 type Answer = (
@@ -152,7 +152,7 @@ const CREDIT_ANSWERS: &[Answer] = &[
 ];
 
 /// Every operation of the program.
-pub(super) const ROUTES: &[Route] = &[
+pub(crate) const ROUTES: &[Route] = &[
     client(
         "post",
         "/v1/chat/completions",
@@ -184,7 +184,7 @@ pub(super) const ROUTES: &[Route] = &[
     .gives(&[(
         "200",
         "The models.",
-        &[(JSON, schema::<List<models::ModelView>>)],
+        &[(JSON, list::<models::ModelView>)],
     )]),
     client(
         "get",
@@ -248,7 +248,7 @@ pub(super) const ROUTES: &[Route] = &[
     .gives(&[(
         "200",
         "A page of accounts.",
-        &[(JSON, schema::<List<admin::accounts::AccountView>>)],
+        &[(JSON, list::<admin::accounts::AccountView>)],
     )]),
     operator(
         "get",
@@ -295,7 +295,7 @@ pub(super) const ROUTES: &[Route] = &[
     .gives(&[(
         "200",
         "A page of the ledger.",
-        &[(JSON, schema::<List<admin::credits::EntryView>>)],
+        &[(JSON, list::<admin::credits::EntryView>)],
     )])
     .refuses(&["404"]),
     operator("post", "/admin/v1/keys", "createKey", "Make a key.")
@@ -321,7 +321,7 @@ pub(super) const ROUTES: &[Route] = &[
     .gives(&[(
         "200",
         "A page of keys.",
-        &[(JSON, schema::<List<admin::keys::KeyView>>)],
+        &[(JSON, list::<admin::keys::KeyView>)],
     )]),
     operator("get", "/admin/v1/keys/{id}", "getKey", "One key.")
         .gives(&[(
@@ -382,7 +382,7 @@ pub(super) const ROUTES: &[Route] = &[
     .gives(&[(
         "200",
         "A page of charges.",
-        &[(JSON, schema::<List<admin::charges::ChargeView>>)],
+        &[(JSON, list::<admin::charges::ChargeView>)],
     )]),
     operator(
         "get",
@@ -394,7 +394,7 @@ pub(super) const ROUTES: &[Route] = &[
     .gives(&[(
         "200",
         "The sums.",
-        &[(JSON, schema::<List<admin::charges::UsageSumView>>)],
+        &[(JSON, list::<admin::charges::UsageSumView>)],
     )]),
     operator("get", "/admin/v1/audit", "audit", "Prove the books.").gives(&[(
         "200",
@@ -411,7 +411,7 @@ pub(super) const ROUTES: &[Route] = &[
     .gives(&[(
         "200",
         "The models.",
-        &[(JSON, schema::<List<admin::served::ServedModel>>)],
+        &[(JSON, list::<admin::served::ServedModel>)],
     )]),
     operator(
         "get",
@@ -423,7 +423,7 @@ pub(super) const ROUTES: &[Route] = &[
     .gives(&[(
         "200",
         "The providers.",
-        &[(JSON, schema::<List<admin::served::ServedProvider>>)],
+        &[(JSON, list::<admin::served::ServedProvider>)],
     )]),
     anybody("/healthz", "isAlive", "Whether the program lives.").gives(&[(
         "200",

@@ -72,6 +72,26 @@ pub(super) fn schema<T: ToSchema>(schemas: &mut Schemas) -> Value {
     reference(&name)
 }
 
+/// The schema of a page of these.
+pub(super) fn list<T: ToSchema>(schemas: &mut Schemas) -> Value {
+    let name = format!("{}List", T::name());
+    let row = schema::<T>(schemas);
+    schemas.0.insert(
+        name.clone(),
+        json!({
+            "type": "object",
+            "required": ["object", "data", "has_more", "next_cursor"],
+            "properties": {
+                "object": {"type": "string", "enum": ["list"]},
+                "data": {"type": "array", "items": row},
+                "has_more": {"type": "boolean", "description": "Whether there is a next page."},
+                "next_cursor": {"type": ["string", "null"], "description": "Pass it as cursor to get the next page."},
+            },
+        }),
+    );
+    reference(&name)
+}
+
 /// OpenAI's chat request.
 pub(super) fn chat_body(schemas: &mut Schemas) -> Value {
     schemas.0.insert(
@@ -172,7 +192,7 @@ fn payment_required() -> Value {
             "request_id": {"type": "string"},
         },
     });
-    let code = json!({"type": "string", "const": "insufficient_quota"});
+    let code = json!({"type": "string", "enum": ["insufficient_quota"]});
     json!({
         "type": "object",
         "required": ["error"],
