@@ -20,6 +20,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         writeln!(code, "    ({name:?}, include_str!({path:?})),")?;
     }
     code.push_str("];\n");
-    fs::write(Path::new(&env::var("OUT_DIR")?).join("builtin_providers.rs"), code)?;
+    fs::write(
+        Path::new(&env::var("OUT_DIR")?).join("builtin_providers.rs"),
+        code,
+    )?;
     Ok(())
 }

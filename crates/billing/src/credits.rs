@@ -212,8 +212,15 @@ mod tests {
             "0.0000000001".parse::<Credits>(),
             Err(CreditsError::TooFine)
         );
-        for text in ["9223372036.854775808", "99999999999999999999999999999999999999999"] {
-            assert_eq!(text.parse::<Credits>(), Err(CreditsError::Overflow), "{text}");
+        for text in [
+            "9223372036.854775808",
+            "99999999999999999999999999999999999999999",
+        ] {
+            assert_eq!(
+                text.parse::<Credits>(),
+                Err(CreditsError::Overflow),
+                "{text}"
+            );
         }
     }
 

@@ -86,7 +86,11 @@ impl Escrow {
     #[must_use]
     pub fn budget(&self, id: BudgetId) -> Arc<Budget> {
         let shard = self.shard(id);
-        if let Some(budget) = shard.read().unwrap_or_else(PoisonError::into_inner).get(&id) {
+        if let Some(budget) = shard
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&id)
+        {
             return budget.clone();
         }
         let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
@@ -103,10 +107,10 @@ impl Escrow {
         let us = until
             .saturating_duration_since(self.0.fence.epoch)
             .as_micros();
-        self.0.fence.until_us.fetch_max(
-            u64::try_from(us).unwrap_or(u64::MAX / 2),
-            Ordering::AcqRel,
-        );
+        self.0
+            .fence
+            .until_us
+            .fetch_max(u64::try_from(us).unwrap_or(u64::MAX / 2), Ordering::AcqRel);
     }
 
     /// True when nothing may be granted at `now`, because the leases may have been taken back.
@@ -502,8 +506,7 @@ fn move_to_held(
     let lease = lease.or_else(|| states.first().map(|(_, state)| state.replica));
     for (budget, state) in states.iter() {
         let free = state.usable(now);
-        let fenced =
-            !budget.fence.allows(now) || lease.is_some_and(|lease| lease != state.replica);
+        let fenced = !budget.fence.allows(now) || lease.is_some_and(|lease| lease != state.replica);
         if fenced || free < amount {
             return Err(Short {
                 budget: Arc::clone(budget),

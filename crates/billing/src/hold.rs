@@ -147,11 +147,18 @@ impl Charge {
         let Some(open) = &mut self.0 else {
             return Ok(vec![0; texts.len()]);
         };
-        let mut keep: Vec<usize> = texts.iter().take(open.observed).map(|t| t.text.len()).collect();
+        let mut keep: Vec<usize> = texts
+            .iter()
+            .take(open.observed)
+            .map(|t| t.text.len())
+            .collect();
         if let Some(text) = texts.get(open.observed) {
             let bytes = open.meter.fit(*text, open.reserved.amount())?;
             let kept = text.text.get(..bytes).unwrap_or_default();
-            open.meter.push(Text { text: kept, ..*text });
+            open.meter.push(Text {
+                text: kept,
+                ..*text
+            });
             keep.push(kept.len());
         }
         keep.resize(texts.len(), 0);
@@ -203,9 +210,9 @@ impl Charge {
 
     /// Grows the hold by as much of `more` as there is in memory.
     pub fn grow_up_to(&mut self, more: Credits, now: Instant) -> Credits {
-        self.0.as_mut().map_or(Credits::ZERO, |open| {
-            open.reserved.grow_up_to(more, now)
-        })
+        self.0
+            .as_mut()
+            .map_or(Credits::ZERO, |open| open.reserved.grow_up_to(more, now))
     }
 
     /// What was consumed so far by our own count and what of it the hold covers.
@@ -457,10 +464,7 @@ mod tests {
 
         fn hold(&self, tokens: i64) -> Hold {
             let reserved = Reserved::take(&self.path, credits(tokens), Instant::now()).unwrap();
-            Hold::new(
-                reserved,
-                self.sender.clone().try_reserve_owned().unwrap(),
-            )
+            Hold::new(reserved, self.sender.clone().try_reserve_owned().unwrap())
         }
 
         fn charge(&self, tokens: i64) -> Charge {

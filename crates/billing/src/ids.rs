@@ -136,10 +136,18 @@ mod tests {
     fn ids_round_trip_and_refuse_other_kinds() {
         let id = AccountId::from_uuid(Uuid::from_u128(0x0190_aabb_ccdd));
         let text = id.to_string();
-        assert_eq!(text, "acct_00000000000000000000 0190aabbccdd".replace(' ', ""));
+        assert_eq!(
+            text,
+            "acct_00000000000000000000 0190aabbccdd".replace(' ', "")
+        );
         assert_eq!(text.parse(), Ok(id));
         assert!(text.parse::<KeyId>().is_err());
-        for bad in ["acct_", "acct_1", "", "acct_0190AABBCCDD00000000000000000000"] {
+        for bad in [
+            "acct_",
+            "acct_1",
+            "",
+            "acct_0190AABBCCDD00000000000000000000",
+        ] {
             assert!(bad.parse::<AccountId>().is_err(), "{bad}");
         }
     }

@@ -275,11 +275,15 @@ impl Price {
             .chain([&self.base]);
         let mut worst = (0, 0);
         for rates in applicable {
-            let text = [rates.cached_prompt, rates.cache_write_5m, rates.cache_write_1h]
-                .into_iter()
-                .chain([rates.image_prompt])
-                .flatten()
-                .fold(rates.prompt, Credits::max);
+            let text = [
+                rates.cached_prompt,
+                rates.cache_write_5m,
+                rates.cache_write_1h,
+            ]
+            .into_iter()
+            .chain([rates.image_prompt])
+            .flatten()
+            .fold(rates.prompt, Credits::max);
             let audio = rates.audio_prompt.unwrap_or(rates.prompt).max(text);
             let texts = prompt.prompt_total().saturating_sub(prompt.audio_prompt);
             let fee = i128::from(rates.request.unwrap_or(Credits::ZERO).nanos());
@@ -463,7 +467,10 @@ mod tests {
         .unwrap();
         assert_eq!(price.cost(&text(200_000, 0)), Ok(credits("0.2")));
         assert_eq!(price.cost(&text(200_001, 0)), Ok(credits("0.400002")));
-        assert_eq!(price.cost(&text(200_001, 1_000_000)), Ok(credits("3.400002")));
+        assert_eq!(
+            price.cost(&text(200_001, 1_000_000)),
+            Ok(credits("3.400002"))
+        );
     }
 
     #[test]
@@ -478,7 +485,10 @@ mod tests {
     #[test]
     fn l6_large_values_are_an_error_and_never_wrap() {
         let dear = price("9223372036", "9223372036");
-        assert_eq!(dear.cost(&text(u64::MAX, u64::MAX)), Err(PriceError::Overflow));
+        assert_eq!(
+            dear.cost(&text(u64::MAX, u64::MAX)),
+            Err(PriceError::Overflow)
+        );
     }
 
     #[test]

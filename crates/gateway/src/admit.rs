@@ -60,7 +60,9 @@ impl Ask {
         let asked = request
             .output_limit()
             .unwrap_or_else(|| u64::from(model.output_tokens_max));
-        let files = has(request, body, b"file", |part| matches!(part, Part::File { .. })) > 0;
+        let files = has(request, body, b"file", |part| {
+            matches!(part, Part::File { .. })
+        }) > 0;
         Self {
             prompt: prompt(request, body, model, files),
             files,
@@ -81,9 +83,7 @@ impl Ask {
         let usage = match std::mem::replace(&mut self.prompt, Prompt::Exact(bound)) {
             Prompt::Exact(usage) => usage,
             Prompt::AtMost(_, count) if self.body_bytes < OFF_THREAD_BYTES_MIN => count(),
-            Prompt::AtMost(_, count) => {
-                tokio::task::spawn_blocking(count).await.unwrap_or(bound)
-            }
+            Prompt::AtMost(_, count) => tokio::task::spawn_blocking(count).await.unwrap_or(bound),
         };
         self.prompt = Prompt::Exact(usage);
         usage
@@ -134,7 +134,11 @@ impl Ask {
 
 /// A bound on the prompt, and a way to count it later.
 fn prompt(request: &ChatRequest<'_>, body: &Bytes, model: &Model, files: bool) -> Prompt {
-    let images = || has(request, body, b"image", |part| matches!(part, Part::Image { .. }));
+    let images = || {
+        has(request, body, b"image", |part| {
+            matches!(part, Part::Image { .. })
+        })
+    };
     let tokens = if files {
         u64::from(model.context_window)
     } else {

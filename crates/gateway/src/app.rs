@@ -71,7 +71,9 @@ pub fn router(app: Shared) -> Router {
     }
     router
         .fallback(|| async {
-            ApiError::NotFound("There is nothing at this path; /openapi.json lists what there is.".into())
+            ApiError::NotFound(
+                "There is nothing at this path; /openapi.json lists what there is.".into(),
+            )
         })
         .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
         // Outermost: gives the request its id, catches panics, writes the bodies of errors.

@@ -38,9 +38,8 @@ pub fn with_bill<T>(settled: &Settled, write: impl FnOnce(&Bill<'_>) -> T) -> T 
 /// Runs what tokenizes text; where that is `large`, this thread's other tasks are moved to
 /// another thread first.
 pub fn off_thread_if<T>(large: bool, work: impl FnOnce() -> T) -> T {
-    let many_threads = || {
-        Handle::try_current().is_ok_and(|h| h.runtime_flavor() == RuntimeFlavor::MultiThread)
-    };
+    let many_threads =
+        || Handle::try_current().is_ok_and(|h| h.runtime_flavor() == RuntimeFlavor::MultiThread);
     if large && many_threads() {
         tokio::task::block_in_place(work)
     } else {

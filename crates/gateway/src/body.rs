@@ -12,11 +12,7 @@ use crate::{error::ApiError, settings::Settings};
 /// # Errors
 /// 413 over the bound (before anything is read, where the client said so), 400 when it does not
 /// come whole in time.
-pub async fn read(
-    headers: &HeaderMap,
-    body: Body,
-    settings: &Settings,
-) -> Result<Bytes, ApiError> {
+pub async fn read(headers: &HeaderMap, body: Body, settings: &Settings) -> Result<Bytes, ApiError> {
     let max = settings.body_bytes_max;
     let announced = headers
         .get(header::CONTENT_LENGTH)

@@ -257,13 +257,20 @@ fn auth_header(
 fn served(provider: &Arc<Provider>, model: &ModelFile) -> Result<Model, String> {
     let price = model
         .price()
-        .and_then(|price| price.map(|p| p.id().map(|id| (Arc::new(p), id))).transpose())
+        .and_then(|price| {
+            price
+                .map(|p| p.id().map(|id| (Arc::new(p), id)))
+                .transpose()
+        })
         .map_err(|error| format!("model {:?}: {error}", model.id))?;
     let tokenizer = model.tokenizer();
     Ok(Model {
         id: model.id.as_str().into(),
         full_name: format!("{}/{}", provider.name, model.id).into(),
-        upstream_id: model.upstream_id.clone().unwrap_or_else(|| model.id.clone()),
+        upstream_id: model
+            .upstream_id
+            .clone()
+            .unwrap_or_else(|| model.id.clone()),
         provider: provider.clone(),
         // A prompt longer than the window is refused by the provider, whatever it would count.
         rules: PromptRules::new(tokenizer, model.image_rule.unwrap_or(ImageRule::Gpt4o))

@@ -41,12 +41,7 @@ impl Search {
     }
 
     /// Goes on; ready when the charge may have grown, or is refused more.
-    pub fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        ledger: &Ledger,
-        charge: &mut Charge,
-    ) -> Poll<()> {
+    pub fn poll(&mut self, cx: &mut Context<'_>, ledger: &Ledger, charge: &mut Charge) -> Poll<()> {
         loop {
             match self {
                 Self::Enough | Self::Refused(_) => return Poll::Ready(()),

@@ -172,10 +172,7 @@ impl ApiError {
             headers.insert(SHOULD_RETRY, HeaderValue::from_static(value));
         }
         if matches!(self, Self::InvalidKey(_)) {
-            headers.insert(
-                header::WWW_AUTHENTICATE,
-                HeaderValue::from_static("Bearer"),
-            );
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
     }
@@ -335,7 +332,9 @@ impl PaymentRequired {
         match self.reason {
             PaymentReason::CreditsExhausted => match top_up_url {
                 Some(url) => format!("The account's credits are used up: {needs}. Top up at {url}"),
-                None => format!("The account's credits are used up: {needs}. Add credits to go on."),
+                None => {
+                    format!("The account's credits are used up: {needs}. Add credits to go on.")
+                }
             },
             PaymentReason::KeyLimitReached => format!(
                 "This key's own limit is used up: {needs} within it. Raise the key's limit or use another key."
@@ -454,14 +453,14 @@ impl IntoResponse for ApiError {
 impl From<AuthError> for ApiError {
     fn from(error: AuthError) -> Self {
         match error {
-            AuthError::Malformed | AuthError::Unknown => {
-                Self::InvalidKey("This API key is not known here. Check it for missing characters, or ask for a new one.")
-            }
+            AuthError::Malformed | AuthError::Unknown => Self::InvalidKey(
+                "This API key is not known here. Check it for missing characters, or ask for a new one.",
+            ),
             AuthError::Revoked => Self::InvalidKey("This API key was revoked. Ask for a new one."),
             AuthError::Expired => Self::InvalidKey("This API key has expired. Ask for a new one."),
-            AuthError::AccountDisabled => {
-                Self::NotPermitted("The account of this API key is disabled. Ask the operator.".into())
-            }
+            AuthError::AccountDisabled => Self::NotPermitted(
+                "The account of this API key is disabled. Ask the operator.".into(),
+            ),
             AuthError::Unavailable => Self::Unaccountable,
         }
     }

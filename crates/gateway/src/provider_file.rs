@@ -317,9 +317,7 @@ fn encoding<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Encodin
 
 fn factor<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Factor>, D::Error> {
     let thousandths = u32::deserialize(deserializer)?;
-    Factor::new(thousandths)
-        .map(Some)
-        .map_err(D::Error::custom)
+    Factor::new(thousandths).map(Some).map_err(D::Error::custom)
 }
 
 fn image_rule<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ImageRule>, D::Error> {
@@ -377,14 +375,34 @@ price = { prompt = "2.50", completion = "10.00", cached_prompt = "1.25" }
     #[test]
     fn what_is_wrong_is_told_with_its_line() {
         for (from, to, part) in [
-            ("dialect = \"openai\"", "dialect = \"klingon\"", "acme.toml:3: unknown variant"),
+            (
+                "dialect = \"openai\"",
+                "dialect = \"klingon\"",
+                "acme.toml:3: unknown variant",
+            ),
             ("context_window", "context_windwo", "unknown field"),
-            ("price = { prompt = \"2.50\"", "price = { prompt = 2.50", "acme.toml:10: invalid type"),
+            (
+                "price = { prompt = \"2.50\"",
+                "price = { prompt = 2.50",
+                "acme.toml:10: invalid type",
+            ),
             ("\"2.50\"", "\"-2.50\"", "never negative"),
             ("https://api", "ftp://api", "acme.toml:4: base_url starts"),
-            ("id = \"acme-large\"", "id = \"acme-large\"\naliases = [\"acme-large\"]", "twice"),
-            ("id = \"acme-large\"", "id = \"acme large\"", "printable ASCII"),
-            ("id = \"acme-large\"", "id = \"x\"\ntokenizer = \"p9000\"", "o200k_base"),
+            (
+                "id = \"acme-large\"",
+                "id = \"acme-large\"\naliases = [\"acme-large\"]",
+                "twice",
+            ),
+            (
+                "id = \"acme-large\"",
+                "id = \"acme large\"",
+                "printable ASCII",
+            ),
+            (
+                "id = \"acme-large\"",
+                "id = \"x\"\ntokenizer = \"p9000\"",
+                "o200k_base",
+            ),
         ] {
             let text = ACME.replace(from, to);
             assert_ne!(text, ACME, "{from}");

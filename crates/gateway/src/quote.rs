@@ -9,9 +9,7 @@ use dialect::{ChatRequest, RequestLimits};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{
-    admit::Ask, app::Shared, auth::ClientKey, body, chat, error::ApiError,
-};
+use crate::{admit::Ask, app::Shared, auth::ClientKey, body, chat, error::ApiError};
 
 /// What a request would cost.
 #[derive(Debug, Serialize, ToSchema)]

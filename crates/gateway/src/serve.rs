@@ -4,7 +4,9 @@ use std::{io, sync::Arc, time::Duration};
 
 use billing::{Credits, Price, PriceId};
 use mock_provider::MockProvider;
-use store::{AdminKey, ApiKeySecret, Ledger, LedgerOptions, NewKey, OpenOptions, Store, StoreError, StoreUrl};
+use store::{
+    AdminKey, ApiKeySecret, Ledger, LedgerOptions, NewKey, OpenOptions, Store, StoreError, StoreUrl,
+};
 use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
@@ -50,7 +52,9 @@ pub enum ServeError {
     #[error("a price: {0}")]
     Price(#[from] billing::PriceError),
     /// Not everything was written when the time was up.
-    #[error("the journal could not be written in time; what is missing is charged by its checkpoints when another gateway starts")]
+    #[error(
+        "the journal could not be written in time; what is missing is charged by its checkpoints when another gateway starts"
+    )]
     NotFlushed,
 }
 

@@ -473,7 +473,9 @@ fn unknown(name: &str) -> String {
         Some((distance, known)) if distance <= SLIP_MAX.max(known.len() / 3) => {
             format!("unknown setting {name:?}; the closest known one is {known:?}")
         }
-        Some(_) | None => format!("unknown setting {name:?}; docs/settings.md lists the known ones"),
+        Some(_) | None => {
+            format!("unknown setting {name:?}; docs/settings.md lists the known ones")
+        }
     }
 }
 
@@ -587,7 +589,9 @@ mod tests {
         let (_, findings) = from_toml("\nlisten = \"127.0.0.1:1\"\ntopup_url = \"x\"\n");
         assert_eq!(
             findings,
-            ["tollway.toml:3: unknown setting \"topup_url\"; the closest known one is \"top_up_url\""]
+            [
+                "tollway.toml:3: unknown setting \"topup_url\"; the closest known one is \"top_up_url\""
+            ]
         );
     }
 

@@ -60,7 +60,9 @@ impl Failure {
             Self::Broken => "broken",
             Self::Timeout => "timeout",
             Self::Refused { status, .. } if status.as_u16() == 429 => "rate_limited",
-            Self::Refused { status, .. } if matches!(status.as_u16(), 401..=403) => "refused_operator",
+            Self::Refused { status, .. } if matches!(status.as_u16(), 401..=403) => {
+                "refused_operator"
+            }
             Self::Refused { status, .. } if status.is_client_error() => "refused_request",
             Self::Refused { .. } => "server_error",
             Self::Garbage(_) => "garbage",
@@ -74,7 +76,9 @@ impl Failure {
     pub fn another_target_may_help(&self) -> bool {
         match self {
             Self::Refused { status, .. } => !matches!(status.as_u16(), 400 | 413 | 422),
-            Self::Connect | Self::Broken | Self::Timeout | Self::Garbage(_) | Self::Inside(_) => true,
+            Self::Connect | Self::Broken | Self::Timeout | Self::Garbage(_) | Self::Inside(_) => {
+                true
+            }
         }
     }
 

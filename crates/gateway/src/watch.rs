@@ -44,12 +44,7 @@ struct Seen {
 impl Watched {
     /// A request that has arrived. Until something else is said, its client is gone.
     #[must_use]
-    pub fn new(
-        app: Shared,
-        endpoint: &'static str,
-        id: RequestId,
-        arrived: Instant,
-    ) -> Self {
+    pub fn new(app: Shared, endpoint: &'static str, id: RequestId, arrived: Instant) -> Self {
         Self(Arc::new(Request {
             app,
             endpoint,

@@ -23,12 +23,19 @@ impl Welcome {
         let url = format!("http://{address}");
         let providers: Vec<&str> = catalogue.providers().iter().map(|p| &*p.name).collect();
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "Tollway listens on {url} and keeps its books in {store}.");
+        let _ = writeln!(
+            text,
+            "Tollway listens on {url} and keeps its books in {store}."
+        );
         let _ = writeln!(
             text,
             "It serves {} models of {}.",
             catalogue.models().len(),
-            if providers.is_empty() { "no provider".into() } else { providers.join(", ") }
+            if providers.is_empty() {
+                "no provider".into()
+            } else {
+                providers.join(", ")
+            }
         );
         if demo {
             let _ = writeln!(
@@ -47,7 +54,10 @@ impl Welcome {
     }
 
     /// Prints it on standard output: this, not the log, is where a person looks.
-    #[expect(clippy::print_stdout, reason = "the one text meant for a person at a terminal")]
+    #[expect(
+        clippy::print_stdout,
+        reason = "the one text meant for a person at a terminal"
+    )]
     pub fn print(&self) {
         println!("{}", self.0);
     }
