@@ -202,12 +202,16 @@ impl Stream {
     }
 
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let limit = match self.state {
+            State::Unopened | State::NotOpened(_) => self.app.settings.first_byte_timeout,
+            State::Open | State::Drained => self.app.settings.idle_timeout,
+        };
+        let due = self.last_read + limit;
+        // It was set for the first byte, which may be waited for longer than the next.
+        if self.idle.deadline() > due.into() {
+            self.idle.as_mut().reset(due.into());
+        }
         while self.idle.as_mut().poll(cx).is_ready() {
-            let limit = match self.state {
-                State::Unopened | State::NotOpened(_) => self.app.settings.first_byte_timeout,
-                State::Open | State::Drained => self.app.settings.idle_timeout,
-            };
-            let due = self.last_read + limit;
             if Instant::now() >= due {
                 self.fail(Failure::Timeout);
                 return Poll::Ready(());
