@@ -51,7 +51,10 @@ impl Plain {
     /// The error's code; empty where there is none.
     #[must_use]
     pub fn code(&self) -> String {
-        self.json()["error"]["code"].as_str().unwrap_or("").to_owned()
+        self.json()["error"]["code"]
+            .as_str()
+            .unwrap_or("")
+            .to_owned()
     }
 
     /// A header's text; empty where there is none.
@@ -96,10 +99,11 @@ impl Streaming {
             response.status()
         );
         assert_eq!(response.status(), 200);
-        let events = response
-            .bytes_stream()
-            .eventsource()
-            .map(|event| event.map(|event| event.data).map_err(|error| error.to_string()));
+        let events = response.bytes_stream().eventsource().map(|event| {
+            event
+                .map(|event| event.data)
+                .map_err(|error| error.to_string())
+        });
         Self {
             headers,
             events: Box::pin(events),
@@ -218,7 +222,11 @@ impl Events {
 fn content(data: &[String]) -> String {
     data.iter()
         .filter_map(|data| serde_json::from_str::<Value>(data).ok())
-        .filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str().map(str::to_owned))
+        .filter_map(|chunk| {
+            chunk["choices"][0]["delta"]["content"]
+                .as_str()
+                .map(str::to_owned)
+        })
         .collect()
 }
 

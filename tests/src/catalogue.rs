@@ -24,16 +24,36 @@ pub fn provider_files(url: &str) -> Vec<(String, ProviderFile)> {
     let one = r#"prompt = "1", completion = "1""#;
     let mock = [
         model("m", "", one),
-        model("aliased", "upstream_id = \"real-name\"\naliases = [\"nick\"]\n", one),
+        model(
+            "aliased",
+            "upstream_id = \"real-name\"\naliases = [\"nick\"]\n",
+            one,
+        ),
         model("free", "", r#"prompt = "0", completion = "0""#),
         model("hidden", "hidden_output = true\n", one),
-        model("fee", "", r#"prompt = "1", completion = "1", request = "0.001""#),
-        model("cached", "", r#"prompt = "4", completion = "8", cached_prompt = "1", reasoning = "16""#),
+        model(
+            "fee",
+            "",
+            r#"prompt = "1", completion = "1", request = "0.001""#,
+        ),
+        model(
+            "cached",
+            "",
+            r#"prompt = "4", completion = "8", cached_prompt = "1", reasoning = "16""#,
+        ),
         model("shared", "upstream_id = \"shared-a\"\n", one),
-        model("odd", "", r#"prompt = "0.000001", completion = "0.333333333""#),
+        model(
+            "odd",
+            "",
+            r#"prompt = "0.000001", completion = "0.333333333""#,
+        ),
         "[[models]]\nid = \"unpriced\"\ncontext_window = 1000\n".to_owned(),
     ];
-    let backup = [model("shared", "upstream_id = \"shared-b\"\n", r#"prompt = "2", completion = "2""#)];
+    let backup = [model(
+        "shared",
+        "upstream_id = \"shared-b\"\n",
+        r#"prompt = "2", completion = "2""#,
+    )];
     vec![file("mock", url, &mock), file("backup", url, &backup)]
 }
 

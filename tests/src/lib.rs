@@ -21,4 +21,6 @@ pub use catalogue::{ADMIN_KEY, CANARY_PROVIDER_KEY, TOP_UP_URL, provider_files, 
 pub use customer::{Balance, Customer};
 pub use eventually::{LIMIT, eventually, in_time, unchanging};
 pub use gateway::{Gateway, metric};
-pub use oracle::{PROMPT, PROMPT_TOKENS, chat, count_tokens, credits, streamed, tokens_cost, usage};
+pub use oracle::{
+    PROMPT, PROMPT_TOKENS, chat, count_tokens, credits, streamed, tokens_cost, usage,
+};

@@ -48,7 +48,10 @@ pub fn chat(model: &str, more: Value) -> Value {
 /// The same as a stream that asks for usage.
 #[must_use]
 pub fn streamed(model: &str) -> Value {
-    chat(model, json!({"stream": true, "stream_options": {"include_usage": true}}))
+    chat(
+        model,
+        json!({"stream": true, "stream_options": {"include_usage": true}}),
+    )
 }
 
 /// A provider's usage object.
