@@ -244,9 +244,13 @@ pub async fn run(
     files: Vec<(String, ProviderFile)>,
     findings: Vec<Finding>,
 ) -> Result<(), ServeError> {
-    let ready = prepare(settings, files, findings).await?;
+    let mut stop = Box::pin(stop_signal());
+    let ready = tokio::select! {
+        ready = Box::pin(prepare(settings, files, findings)) => ready?,
+        () = &mut stop => return Ok(()),
+    };
     ready.welcome.print();
-    serve(ready, stop_signal()).await
+    serve(ready, stop).await
 }
 
 /// Serves until `stop`.
@@ -300,26 +304,36 @@ pub async fn serve(ready: Ready, stop: impl Future<Output = ()> + Send) -> Resul
     }
 }
 
-async fn stop_signal() {
-    let interrupt = tokio::signal::ctrl_c();
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        match signal(SignalKind::terminate()) {
-            Ok(mut terminate) => {
-                tokio::select! {
-                    _ = interrupt => {}
-                    _ = terminate.recv() => {}
-                }
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot hear SIGTERM; use SIGINT to stop");
-                let _ = interrupt.await;
-            }
+/// SIGTERM or SIGINT. They are listened for from the call on, not from the first poll: one that
+/// comes right after the start must not kill.
+#[cfg(unix)]
+fn stop_signal() -> impl Future<Output = ()> + Send {
+    use tokio::signal::unix::SignalKind;
+    let terminate = heard(SignalKind::terminate());
+    let interrupt = heard(SignalKind::interrupt());
+    async move {
+        tokio::select! {
+            () = terminate => {}
+            () = interrupt => {}
         }
     }
-    #[cfg(not(unix))]
-    {
-        let _ = interrupt.await;
+}
+
+#[cfg(unix)]
+fn heard(kind: tokio::signal::unix::SignalKind) -> impl Future<Output = ()> + Send {
+    let signal = tokio::signal::unix::signal(kind)
+        .inspect_err(|error| tracing::warn!(%error, ?kind, "cannot hear this signal"));
+    async move {
+        match signal {
+            Ok(mut signal) => {
+                signal.recv().await;
+            }
+            Err(_) => std::future::pending().await,
+        }
     }
+}
+
+#[cfg(not(unix))]
+async fn stop_signal() {
+    let _ = tokio::signal::ctrl_c().await;
 }
