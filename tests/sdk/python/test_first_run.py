@@ -122,6 +122,14 @@ def test_a_providers_key_serves_its_models(start):
     assert "sk-not-a-real-key" not in text + program.log()
 
 
+def test_a_stop_right_after_the_start_is_in_order(binaries, folder):
+    for _ in range(STARTS):
+        command = [f"{binaries}/tollway", "--listen", "127.0.0.1:0"]
+        program = programs.Program(command, folder, programs.clean_environment())
+        program.wait_for("listens on")
+        assert program.stop() == 0, program.log()
+
+
 def test_an_unknown_setting_is_named(binaries, folder):
     done = subprocess.run(
         [f"{binaries}/tollway", "--listen", "127.0.0.1:0"],

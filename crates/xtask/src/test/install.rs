@@ -216,7 +216,9 @@ impl Tools {
         let path = format!("{}:{}", text(&bin)?, env::var("PATH").unwrap_or_default());
         let arguments = ["--prefix", text(&folder)?, "ci"];
         let install = Program::new(bin.join("npm"), &arguments, Runner::ExitCode, INSTALL_MAX)
-            .env("PATH", &path);
+            .env("PATH", &path)
+            // The certificates that every other program here trusts.
+            .env("NODE_USE_SYSTEM_CA", "1");
         self.must(install, "npm ci")?;
         fs::write(&installed, wanted).map_err(Failure::file(&installed))?;
         Ok(bin)
