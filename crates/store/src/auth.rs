@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use billing::{AccountId, BudgetId, Credits, Escrow, KeyId, Path};
@@ -14,6 +15,8 @@ use crate::{Store, StoreError, check, secret::Digest, sql::sql, well_formed};
 
 /// Look-ups at once; a flood of unknown keys must not take every connection.
 const LOOKUPS_MAX: usize = 4;
+/// The longest look-up, waiting for its turn included.
+const LOOKUP_MAX: Duration = Duration::from_secs(5);
 /// Unknown secrets remembered, so that a client that repeats one costs nothing.
 const UNKNOWN_MAX: usize = 4096;
 
@@ -145,7 +148,11 @@ impl Keys {
         };
         // Those who ask at once for the same key wait for one look-up.
         let found = slot
-            .get_or_try_init(|| self.look_up(store, escrow, digest))
+            .get_or_try_init(|| async {
+                tokio::time::timeout(LOOKUP_MAX, self.look_up(store, escrow, digest))
+                    .await
+                    .map_err(|_| StoreError::TimedOut)?
+            })
             .await
             .map_err(|error| {
                 tracing::warn!(%error, "a key could not be looked up");

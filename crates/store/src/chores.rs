@@ -40,7 +40,8 @@ pub(crate) async fn run(store: Store, options: LedgerOptions, escrow: Escrow) {
                 .is_some()
             {}
             expire(&store).await?;
-            if round.is_multiple_of(PRUNE_EVERY) {
+            // Not in the first round: a start has better to do.
+            if round % PRUNE_EVERY == PRUNE_EVERY - 1 {
                 prune(&store).await?;
                 escrow.forget_unused();
             }

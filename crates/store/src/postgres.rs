@@ -39,7 +39,8 @@ impl PostgresBackend {
         let pool = PgPoolOptions::new()
             .max_connections(options.connections.max(2))
             .acquire_timeout(options.timeout)
-            .test_before_acquire(false)
+            // After a restart of the server every pooled connection is dead: none is handed out.
+            .test_before_acquire(true)
             .after_connect(|connection, _| Box::pin(prepare(connection)))
             .connect_lazy_with(connect.clone());
         let backend = Self {

@@ -165,3 +165,87 @@ pub(crate) fn slice(budget: &Budget) -> Credits {
     let rate = budget.figures().spend_per_s.nanos();
     Credits::from_nanos(rate.saturating_mul(SLICE_SECONDS))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use billing::{AccountId, Escrow, ReplicaId, Reserved};
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn n(nanos: i64) -> Credits {
+        Credits::from_nanos(nanos)
+    }
+
+    fn budget(free: i64, usable_until: Option<Instant>) -> Arc<Budget> {
+        let replica = ReplicaId::from_uuid(Uuid::from_u128(1));
+        let escrow = Escrow::new(replica);
+        escrow.extend_fence(Instant::now() + Duration::from_secs(3600));
+        let account = AccountId::from_uuid(Uuid::from_u128(2));
+        let budget = escrow.budget(BudgetId::Account(account));
+        if free > 0 {
+            budget.add_lease(replica, n(free), usable_until);
+        }
+        budget
+    }
+
+    /// What is asked for when these needs wait for a budget with `free` in memory.
+    fn asked(free: i64, needs: &[i64]) -> Option<(i64, i64, i64)> {
+        let (refills, budget) = (Refills::default(), budget(free, None));
+        let mut waiting = Vec::new();
+        for (index, need) in needs.iter().enumerate() {
+            let (receiver, first) = refills.join(&budget, n(*need), Credits::ZERO, false);
+            assert_eq!(first, index == 0, "the journal is told once");
+            waiting.push(receiver);
+        }
+        let ask = refills.take(budget.id()).unwrap().ask(Instant::now())?;
+        Some((ask.need.nanos(), ask.asked.nanos(), ask.want.nanos()))
+    }
+
+    #[test]
+    fn many_waiters_are_one_question() {
+        assert_eq!(asked(0, &[10]), Some((10, 10, 80)));
+        assert_eq!(asked(0, &[10, 3, 5]), Some((3, 18, 80)));
+        // What is free already serves first.
+        assert_eq!(asked(4, &[10]), Some((6, 6, 80)));
+        assert_eq!(asked(4, &[10, 3]), Some((6, 9, 80)));
+        assert_eq!(asked(20, &[10, 3]), None);
+        assert_eq!(asked(12, &[10, 10]), Some((1, 8, 80)));
+    }
+
+    #[test]
+    fn credit_that_has_expired_serves_nobody() {
+        let now = Instant::now();
+        let (refills, budget) = (Refills::default(), budget(50, Some(now)));
+        let _receiver = refills.join(&budget, n(10), Credits::ZERO, false);
+        let ask = refills.take(budget.id()).unwrap().ask(now).unwrap();
+        assert_eq!((ask.need, ask.asked), (n(10), n(10)));
+    }
+
+    #[test]
+    fn who_gave_up_is_not_counted() {
+        let (refills, budget) = (Refills::default(), budget(0, None));
+        let (gone, _) = refills.join(&budget, n(1000), Credits::ZERO, true);
+        drop(gone);
+        let _stays = refills.join(&budget, n(10), Credits::ZERO, false);
+        let mut waiting = refills.take(budget.id()).unwrap();
+        assert_eq!(waiting.ask(Instant::now()).unwrap().asked, n(10));
+        assert!(waiting.recall());
+        assert!(refills.take(budget.id()).is_none());
+    }
+
+    #[test]
+    fn the_slice_follows_the_spending() {
+        let budget = budget(1000, None);
+        let path = billing::Path::new([Arc::clone(&budget)]);
+        let _held = Reserved::take(&path, n(300), Instant::now()).unwrap();
+        assert_eq!(slice(&budget), n(600));
+        let refills = Refills::default();
+        assert!(refills.ask_ahead(&budget, slice(&budget)));
+        assert!(!refills.ask_ahead(&budget, n(1)), "asked already");
+        let mut waiting = refills.take(budget.id()).unwrap();
+        assert_eq!(waiting.ask(Instant::now()), None, "700 are free");
+    }
+}
