@@ -6,7 +6,7 @@ use axum::{Json, extract::State};
 use billing::{AccountId, Credits, End, KeyId, RequestId};
 use jiff::Timestamp;
 use serde::Serialize;
-use store::ChargeRecord;
+use store::{Balance, ChargeRecord};
 use tokens::UsageSource;
 use utoipa::ToSchema;
 
@@ -70,7 +70,7 @@ pub struct CreditsView {
     object: &'static str,
     #[schema(value_type = String)]
     account_id: AccountId,
-    /// Everything that was ever added and has not expired unused.
+    /// Everything that was ever added and has not expired unused; an overdraft counts as added.
     #[schema(value_type = String, example = "20")]
     total: Credits,
     /// What requests have taken.
@@ -159,8 +159,7 @@ pub async fn key(
     ClientKey(record): ClientKey,
 ) -> Result<Json<OwnKey>, ApiError> {
     let key = app.store.key(record.key_id).await?;
-    let account = app.ledger.balance(record.account_id).await?;
-    let spendable = account.available.at_least_zero();
+    let (_, spendable) = spendable(&app, record.account_id).await?;
     Ok(Json(OwnKey {
         object: "key",
         id: key.id,
@@ -181,18 +180,25 @@ pub async fn credits(
     State(app): State<Shared>,
     ClientKey(record): ClientKey,
 ) -> Result<Json<CreditsView>, ApiError> {
-    let balance = app.ledger.balance(record.account_id).await?;
+    let (balance, remaining) = spendable(&app, record.account_id).await?;
     Ok(Json(CreditsView {
         object: "credits",
         account_id: record.account_id,
         total: balance
             .used
-            .saturating_add(balance.available)
-            .saturating_add(balance.held),
+            .saturating_add(balance.held)
+            .saturating_add(remaining),
         used: balance.used,
         held: balance.held,
-        remaining: balance.available,
+        remaining,
     }))
+}
+
+/// An account's balance and what a new request could use of it: its overdraft too.
+async fn spendable(app: &App, account: AccountId) -> Result<(Balance, Credits), ApiError> {
+    let balance = app.ledger.balance(account).await?;
+    let overdraft = app.store.account(account).await?.overdraft;
+    Ok((balance, balance.available.saturating_add(overdraft)))
 }
 
 /// `GET /v1/generation?id=req_…`.

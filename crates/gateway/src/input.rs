@@ -72,7 +72,8 @@ impl Parameters {
     /// Takes a parameter as text.
     ///
     /// # Errors
-    /// It is there twice, or empty: an empty filter would silently match everything.
+    /// It is there twice, has a control character, or is empty: an empty filter would silently
+    /// match everything.
     pub fn text(&mut self, name: &'static str) -> Result<Option<String>, ApiError> {
         let mut found = None;
         while let Some(at) = self.0.iter().position(|(key, _)| key == name) {
@@ -84,6 +85,10 @@ impl Parameters {
         match found {
             Some(value) if value.is_empty() => {
                 Err(invalid(name, "is empty; leave it out or give it a value"))
+            }
+            // Postgres takes no NUL in a text; no name has any of the others either.
+            Some(value) if value.chars().any(char::is_control) => {
+                Err(invalid(name, "has a control character"))
             }
             found => Ok(found),
         }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use store::{Account, AccountPatch, Balance, NewAccount};
 use utoipa::ToSchema;
 
-use super::metadata::{Metadata, Name, present};
+use super::metadata::{Metadata, present};
 use crate::{
     app::{App, Shared},
     error::ApiError,
@@ -19,7 +19,8 @@ use crate::{
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateAccount {
-    name: Name,
+    /// For your eyes; 1 to 200 characters.
+    name: String,
     /// How far below zero the balance may go; zero where it is absent.
     #[serde(default)]
     #[schema(value_type = Option<String>, example = "0")]
@@ -34,7 +35,7 @@ pub struct CreateAccount {
 #[serde(deny_unknown_fields)]
 pub struct ChangeAccount {
     #[serde(default, deserialize_with = "present")]
-    name: Option<Name>,
+    name: Option<String>,
     /// How far below zero the balance may go.
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<String>)]
@@ -121,7 +122,7 @@ pub async fn create(
     JsonBody(call): JsonBody<CreateAccount>,
 ) -> Result<(StatusCode, Json<AccountView>), ApiError> {
     let account = NewAccount {
-        name: call.name.0,
+        name: call.name,
         overdraft: call.overdraft,
         metadata: call.metadata.0,
     };
@@ -156,7 +157,7 @@ pub async fn change(
     JsonBody(call): JsonBody<ChangeAccount>,
 ) -> Result<Json<AccountView>, ApiError> {
     let patch = AccountPatch {
-        name: call.name.map(|name| name.0),
+        name: call.name,
         overdraft: call.overdraft,
         disabled: call.disabled,
         metadata: call.metadata.map(|metadata| metadata.0),

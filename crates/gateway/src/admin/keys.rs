@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::{
     accounts::AccountView,
-    metadata::{Metadata, Name, clearable, present},
+    metadata::{Metadata, clearable, present},
 };
 use crate::{
     app::Shared,
@@ -26,7 +26,8 @@ const NO_STORE: [(HeaderName, HeaderValue); 1] =
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateKey {
-    name: Name,
+    /// For your eyes; 1 to 200 characters.
+    name: String,
     /// Whose it is; absent: the key gets an account of its own.
     #[schema(value_type = Option<String>)]
     account_id: Option<AccountId>,
@@ -51,7 +52,7 @@ pub struct CreateKey {
 #[serde(deny_unknown_fields)]
 pub struct ChangeKey {
     #[serde(default, deserialize_with = "present")]
-    name: Option<Name>,
+    name: Option<String>,
     /// The most that the key may spend in its life.
     #[serde(default, deserialize_with = "clearable")]
     #[schema(value_type = Option<String>)]
@@ -161,7 +162,7 @@ pub async fn create(
     JsonBody(call): JsonBody<CreateKey>,
 ) -> Result<Shown, ApiError> {
     let key = NewKey {
-        name: call.name.0,
+        name: call.name,
         account_id: call.account_id,
         credits: call.credits,
         limit: call.limit,
@@ -209,7 +210,7 @@ pub async fn change(
     JsonBody(call): JsonBody<ChangeKey>,
 ) -> Result<Json<KeyView>, ApiError> {
     let patch = KeyPatch {
-        name: call.name.map(|name| name.0),
+        name: call.name,
         limit: call.limit,
         models: call.models,
         expires_at: call.expires_at.map(|time| time.map(|time| time.0)),

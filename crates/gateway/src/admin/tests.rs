@@ -509,6 +509,7 @@ async fn wrong_queries_and_paths_are_refused_by_name() {
         ("/charges?end=done", "end"),
         ("/charges?from=yesterday", "from"),
         ("/charges?model=", "model"),
+        ("/charges?model=a%00", "model"),
         ("/usage?group_by=day,user", "group_by"),
         ("/usage?group_by=day&group_by=model", "group_by"),
         ("/models?limit=x", "limit"),
@@ -745,6 +746,20 @@ async fn the_remaining_of_a_key_is_the_lesser_of_its_limit_and_the_account() {
         assert_eq!(own["remaining"], remaining);
         assert_eq!(own["limit"], limit);
     }
+}
+
+#[tokio::test]
+async fn an_overdraft_is_credit_that_can_be_spent() {
+    let gateway = Gateway::start(false).await;
+    let body = json!({"name": "invoiced", "overdraft": "1.5"});
+    let account = gateway.operate(Method::POST, "/accounts", body).await.json;
+    let body = json!({"name": "k", "account_id": account["id"], "credits": "0.5"});
+    let key = gateway.create_key(body).await;
+    let secret = text(&key, "secret");
+    let credits = gateway.get(secret, "/v1/credits").await.json;
+    assert_eq!(credits["remaining"], "2");
+    assert_eq!(credits["total"], "2");
+    assert_eq!(gateway.get(secret, "/v1/key").await.json["remaining"], "2");
 }
 
 #[tokio::test]

@@ -24,9 +24,9 @@ pub(crate) struct Route {
     pub(crate) access: Access,
     /// Parameters of the query: name and meaning.
     pub(crate) query: &'static [(&'static str, &'static str)],
-    pub(crate) body: Option<Schema>,
+    pub(super) body: Option<Schema>,
     /// Status, meaning, and content by its type.
-    pub(crate) answers: &'static [Answer],
+    pub(super) answers: &'static [Answer],
     /// Refusals beside those that all routes of this access have.
     pub(crate) refusals: &'static [&'static str],
     /// Whether it takes an Idempotency-Key.
