@@ -1,6 +1,14 @@
 //! The listener: bounded connections, time limits on slow clients, and a shutdown that lets streams end.
 
-use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use axum::Router;
 use hyper_util::{
@@ -8,7 +16,12 @@ use hyper_util::{
     server::{conn::auto::Builder, graceful::GracefulShutdown},
     service::TowerToHyperService,
 };
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::Sleep,
+};
 use tokio_io_timeout::TimeoutStream;
 
 /// Time limits and bounds of a listener.
@@ -68,7 +81,7 @@ pub async fn serve(
                 continue;
             }
         };
-        let mut stream = TimeoutStream::new(stream);
+        let mut stream = TimeoutStream::new(Opening::new(stream, bounds.header_timeout));
         stream.set_write_timeout(Some(bounds.write_timeout));
         let service = TowerToHyperService::new(router.clone());
         let connection = builder.serve_connection(TokioIo::new(Box::pin(stream)), service);
@@ -83,10 +96,91 @@ pub async fn serve(
     let _ = tokio::time::timeout(bounds.grace, graceful.shutdown()).await;
 }
 
+/// The beginning of an HTTP/2 connection (RFC 9113, 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A connection that breaks if it does not say in time which HTTP it speaks. Hyper's own limit
+/// begins only when that is known: a client that says nothing would keep its place for ever.
+struct Opening {
+    stream: TcpStream,
+    /// Present while what was read could still become the preface.
+    limit: Option<Pin<Box<Sleep>>>,
+    read: usize,
+}
+
+impl Opening {
+    fn new(stream: TcpStream, limit: Duration) -> Self {
+        Self {
+            stream,
+            limit: Some(Box::pin(tokio::time::sleep(limit))),
+            read: 0,
+        }
+    }
+
+    /// Takes note of what was read; an end decides too.
+    fn note(&mut self, bytes: &[u8]) {
+        let rest = PREFACE.get(self.read..).unwrap_or_default();
+        self.read += bytes.len();
+        if bytes.is_empty() || bytes.len() >= rest.len() || !rest.starts_with(bytes) {
+            self.limit = None;
+        }
+    }
+}
+
+impl AsyncRead for Opening {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        let Some(limit) = &mut self.limit else {
+            return polled;
+        };
+        if polled.is_pending() {
+            ready!(limit.as_mut().poll(cx));
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        self.note(buffer.filled().get(before..).unwrap_or_default());
+        polled
+    }
+}
+
+impl AsyncWrite for Opening {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> io::Result<(tokio::net::TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
     let place = places
         .clone()
         .acquire_owned()
