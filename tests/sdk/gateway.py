@@ -167,46 +167,52 @@ def proved(binaries, folder):
 
 
 def run(binaries, command):
-    """Starts both programs, runs the command, stops them; gives the exit code."""
+    """Starts the scripted provider and the gateway, runs the command, stops them; gives the exit code."""
     with tempfile.TemporaryDirectory(prefix="tollway-sdk-") as folder:
         provider = Program([binaries / "mock-provider", "--listen", "127.0.0.1:0"], folder, clean_environment())
         try:
-            provider_url = provider.wait_for(r"http://\S+/v1")[0]
-            files = Path(folder, "providers")
-            files.mkdir()
-            text = PROVIDER.format(url=provider_url) + "".join(MODEL.format(name=name) for name in MODELS)
-            Path(files, "scripted.toml").write_text(text)
-            admin_key = secrets.token_hex(16)
-            gateway = Tollway(
-                binaries,
-                folder,
-                "--providers",
-                files,
-                TOLLWAY_ADMIN_KEY=admin_key,
-                TOLLWAY_TOP_UP_URL="https://pay.example/top-up",
-            )
-            environment = clean_environment(
-                SDK_TEST_URL=gateway.url,
-                SDK_TEST_ADMIN_KEY=admin_key,
-                SDK_TEST_BINARIES=str(binaries),
-                PYTHONDONTWRITEBYTECODE="1",
-            )
-            try:
-                code = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL).returncode
-                wrong = [settled(gateway.url)]
-            finally:
-                stopped = gateway.stop()
-            wrong.append(f"the gateway ended with {stopped}" if stopped else None)
-            wrong.append(proved(binaries, folder))
-            for problem in filter(None, wrong):
-                print(f"after the tests: {problem}", file=sys.stderr)
-            if any(wrong) or code:
-                for line in gateway.log().splitlines():
-                    if " WARN " in line or " ERROR " in line:
-                        print(line, file=sys.stderr)
-            return code or int(any(wrong))
+            url = provider.wait_for(r"http://\S+/v1")[0]
+            file = PROVIDER.format(url=url) + "".join(MODEL.format(name=name) for name in MODELS)
+            return serve(binaries, folder, file, command)
         finally:
             provider.stop()
+
+
+def serve(binaries, folder, provider_file, command, **more):
+    """Starts the gateway in front of a provider, runs the command, proves the books; gives the exit code."""
+    files = Path(folder, "providers")
+    files.mkdir()
+    Path(files, "tested.toml").write_text(provider_file)
+    admin_key = secrets.token_hex(16)
+    gateway = Tollway(
+        binaries,
+        folder,
+        "--providers",
+        files,
+        TOLLWAY_ADMIN_KEY=admin_key,
+        TOLLWAY_TOP_UP_URL="https://pay.example/top-up",
+    )
+    environment = clean_environment(
+        SDK_TEST_URL=gateway.url,
+        SDK_TEST_ADMIN_KEY=admin_key,
+        SDK_TEST_BINARIES=str(binaries),
+        PYTHONDONTWRITEBYTECODE="1",
+        **more,
+    )
+    try:
+        code = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL).returncode
+        wrong = [settled(gateway.url)]
+    finally:
+        stopped = gateway.stop()
+    wrong.append(f"the gateway ended with {stopped}" if stopped else None)
+    wrong.append(proved(binaries, folder))
+    for problem in filter(None, wrong):
+        print(f"after the tests: {problem}", file=sys.stderr)
+    if any(wrong) or code:
+        for line in gateway.log().splitlines():
+            if " WARN " in line or " ERROR " in line:
+                print(line, file=sys.stderr)
+    return code or int(any(wrong))
 
 
 def main():
@@ -219,6 +225,8 @@ def main():
     for name in ("tollway", "mock-provider"):
         if not (binaries / name).is_file():
             sys.exit(f"{binaries / name} is missing; run `cargo build -p gateway -p mock-provider --bins`")
+    # Asked to stop, it stops what it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(run(binaries, arguments.command))
 
 

@@ -160,6 +160,8 @@ def test_a_cold_start_is_quick(start, folder, binaries, capsys):
         try:
             while not ready(listen):
                 assert time.monotonic() - begun < 30, program.log()
+                # A pause so short that it hardly counts, so that asking does not take the time away.
+                time.sleep(0.002)
             took.append(time.monotonic() - begun)
         finally:
             assert program.stop() == 0
