@@ -4,6 +4,7 @@ mod checkout;
 mod generate;
 mod prices;
 mod provider_file;
+mod real_model;
 mod report;
 mod test;
 mod tidy;
@@ -35,6 +36,8 @@ enum Chore {
     Prices(prices::Arguments),
     /// Test everything, as CI does; installs what it needs.
     Test(test::Arguments),
+    /// Test against a real model, which is built and served here; takes minutes the first time.
+    RealModel,
     /// Check the habits that no compiler checks.
     Tidy,
     /// Write the documents that are made from code and data.
@@ -59,6 +62,7 @@ fn run(checkout: &Checkout, chore: Chore) -> Result<Report, Failure> {
     match chore {
         Chore::Prices(arguments) => prices::run(checkout, &arguments),
         Chore::Test(arguments) => test::run(checkout, &arguments),
+        Chore::RealModel => real_model::run(checkout),
         Chore::Tidy => tidy::run(checkout),
         Chore::Generate(arguments) => generate::run(checkout, &arguments),
     }

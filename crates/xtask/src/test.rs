@@ -12,6 +12,7 @@ use std::{
 
 use throwaway_postgres::Cluster;
 
+pub(crate) use self::{install::Tools, step::text, tally::Runner};
 use self::{step::Step, tally::Tally};
 use crate::{
     checkout::Checkout,

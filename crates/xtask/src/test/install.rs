@@ -21,7 +21,7 @@ use crate::{checkout::Checkout, report::Failure};
 /// Reads the `deny.toml` of this repository and what today's cargo prints.
 const CARGO_DENY: &str = "0.20.2";
 /// Building a tool, or downloading many packages.
-const INSTALL_MAX: Duration = Duration::from_secs(20 * 60);
+const INSTALL_MAX: Duration = Duration::from_secs(40 * 60);
 
 /// Programs of one step: how they are found, installed and run.
 pub(crate) struct Tools {
@@ -167,6 +167,16 @@ impl Tools {
 
     /// A virtual environment with exactly these packages; its folder of programs.
     pub(crate) fn venv(&self, name: &str, requirements: &Path) -> Result<PathBuf, Failure> {
+        self.venv_with(name, requirements, &[])
+    }
+
+    /// As [`Tools::venv`], with variables for what has to be built.
+    pub(crate) fn venv_with(
+        &self,
+        name: &str,
+        requirements: &Path,
+        variables: &[(&str, &str)],
+    ) -> Result<PathBuf, Failure> {
         let folder = self.path(&format!(".tools/{name}"));
         let bin = folder.join("bin");
         let installed = folder.join("installed.txt");
@@ -185,7 +195,12 @@ impl Tools {
         let arguments = ["-m", "venv", text(&folder)?];
         let make = Program::new("python3", &arguments, Runner::ExitCode, INSTALL_MAX);
         self.must(make, "python3 -m venv")?;
+        let python = bin.join("python");
+        // A build takes minutes: it lets others have the machine.
         let arguments = [
+            "-n",
+            "10",
+            text(&python)?,
             "-m",
             "pip",
             "install",
@@ -195,8 +210,10 @@ impl Tools {
             "--requirement",
             text(requirements)?,
         ];
-        let python = bin.join("python");
-        let install = Program::new(python, &arguments, Runner::ExitCode, INSTALL_MAX);
+        let mut install = Program::new("nice", &arguments, Runner::ExitCode, INSTALL_MAX);
+        for (name, value) in variables {
+            install = install.env(name, value);
+        }
         self.must(install, &format!("pip install for {name}"))?;
         fs::write(&installed, wanted).map_err(Failure::file(&installed))?;
         Ok(bin)
@@ -232,7 +249,19 @@ impl Tools {
         runner: Runner,
         limit: Duration,
     ) -> Result<Program, Failure> {
-        let script = self.path("tests/sdk/gateway.py");
+        self.with_gateway_by("tests/sdk/gateway.py", python, command, runner, limit)
+    }
+
+    /// As [`Tools::with_gateway`], with the script that starts it.
+    pub(crate) fn with_gateway_by(
+        &self,
+        script: &str,
+        python: &Path,
+        command: &[&str],
+        runner: Runner,
+        limit: Duration,
+    ) -> Result<Program, Failure> {
+        let script = self.path(script);
         let binaries = self.target.join("debug");
         let mut arguments = vec![text(&script)?, "--binaries", text(&binaries)?, "--"];
         arguments.extend(command);
