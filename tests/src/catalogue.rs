@@ -9,7 +9,7 @@ pub const CANARY_PROVIDER_KEY: &str = "sk-provider-canary-77d0";
 /// Shown in a 402.
 pub const TOP_UP_URL: &str = "https://pay.example/top-up";
 /// The variable that provider files name.
-const KEY_VARIABLE: &str = "MOCK_API_KEY";
+pub const KEY_VARIABLE: &str = "MOCK_API_KEY";
 
 /// The variables that provider files name.
 #[must_use]
@@ -21,6 +21,16 @@ pub fn variable(name: &str) -> Option<String> {
 /// `shared` is served by both, for twice as much by the second.
 #[must_use]
 pub fn provider_files(url: &str) -> Vec<(String, ProviderFile)> {
+    let parsed = |(name, text): (&str, String)| {
+        let file = ProviderFile::parse(name, &text).unwrap_or_else(|wrong| panic!("{wrong:?}"));
+        (name.to_owned(), file)
+    };
+    provider_texts(url).into_iter().map(parsed).collect()
+}
+
+/// The same as text, by their names.
+#[must_use]
+pub fn provider_texts(url: &str) -> Vec<(&'static str, String)> {
     let one = r#"prompt = "1", completion = "1""#;
     let mock = [
         model("m", "", one),
@@ -64,11 +74,10 @@ fn model(id: &str, more: &str, price: &str) -> String {
     )
 }
 
-fn file(name: &str, url: &str, models: &[String]) -> (String, ProviderFile) {
+fn file(name: &'static str, url: &str, models: &[String]) -> (&'static str, String) {
     let text = format!(
         "name = \"{name}\"\ndialect = \"openai\"\nbase_url = \"{url}\"\napi_key_env = \"{KEY_VARIABLE}\"\n{}",
         models.concat()
     );
-    let parsed = ProviderFile::parse(name, &text).unwrap_or_else(|wrong| panic!("{wrong:?}"));
-    (name.to_owned(), parsed)
+    (name, text)
 }

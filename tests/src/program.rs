@@ -1,0 +1,136 @@
+//! The program itself in a process of its own, to be stopped and killed as operators and accidents do.
+
+use std::{
+    env, fs,
+    io::{BufRead as _, BufReader, Read as _},
+    net::SocketAddr,
+    ops::Deref,
+    path::PathBuf,
+    process::{Child, ChildStdout, Command, ExitStatus, Stdio},
+};
+
+use tempfile::TempDir;
+
+use crate::{ADMIN_KEY, CANARY_PROVIDER_KEY, KEY_VARIABLE, Remote, provider_texts};
+
+/// A running `tollway`. Dropped, it is killed.
+pub struct Program {
+    remote: Remote,
+    child: Child,
+    stdout: Option<BufReader<ChildStdout>>,
+    printed: String,
+    _folder: TempDir,
+}
+
+impl Program {
+    /// Starts it on these books, before the provider at this address, and waits until it listens.
+    ///
+    /// # Panics
+    /// It does not start.
+    #[must_use]
+    pub fn start(database_url: &str, provider_url: &str) -> Self {
+        Self::start_with(
+            database_url,
+            provider_url,
+            &[("TOLLWAY_ADMIN_KEY", ADMIN_KEY)],
+        )
+    }
+
+    /// The same with variables of the test's own.
+    ///
+    /// # Panics
+    /// It does not start.
+    #[must_use]
+    pub fn start_with(database_url: &str, provider_url: &str, variables: &[(&str, &str)]) -> Self {
+        let folder = TempDir::new().expect("a temporary folder");
+        for (name, text) in provider_texts(provider_url) {
+            fs::write(folder.path().join(format!("{name}.toml")), text).expect("a file");
+        }
+        let mut child = Command::new(binary())
+            .env_clear()
+            .envs(variables.iter().copied())
+            .env("DATABASE_URL", database_url)
+            .env("TOLLWAY_LISTEN", "127.0.0.1:0")
+            .env("TOLLWAY_PROVIDERS", folder.path())
+            .env(KEY_VARIABLE, CANARY_PROVIDER_KEY)
+            .current_dir(folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("tollway starts");
+        let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+        let mut line = String::new();
+        stdout.read_line(&mut line).expect("text");
+        let addr = address(&line).unwrap_or_else(|| panic!("no address in {line:?}"));
+        Self {
+            remote: Remote::new(addr),
+            child,
+            stdout: Some(stdout),
+            printed: line,
+            _folder: folder,
+        }
+    }
+
+    /// Kills it as `kill -9` does, and waits until it is gone.
+    ///
+    /// # Panics
+    /// The system would not let us.
+    pub fn kill(mut self) {
+        self.child.kill().expect("a process of ours");
+        self.child.wait().expect("its end");
+    }
+
+    /// Stops it with SIGTERM; how it ended, and all that it printed on standard output.
+    ///
+    /// # Panics
+    /// The system would not let us.
+    #[must_use]
+    pub fn terminate(mut self) -> (ExitStatus, String) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-TERM", &pid]).status();
+        assert!(sent.expect("kill").success());
+        let mut printed = std::mem::take(&mut self.printed);
+        if let Some(mut rest) = self.stdout.take() {
+            rest.read_to_string(&mut printed).expect("text");
+        }
+        (self.child.wait().expect("its end"), printed)
+    }
+}
+
+impl Deref for Program {
+    type Target = Remote;
+
+    fn deref(&self) -> &Remote {
+        &self.remote
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // Fails where it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// `…/deps/http-0123` stands beside `…/tollway`.
+fn binary() -> PathBuf {
+    let test = env::current_exe().expect("this program");
+    let folder = test
+        .parent()
+        .and_then(|deps| deps.parent())
+        .expect("a target folder");
+    let path = folder.join(format!("tollway{}", env::consts::EXE_SUFFIX));
+    assert!(
+        path.is_file(),
+        "{} is missing: run `cargo build -p gateway` with the same profile first",
+        path.display()
+    );
+    path
+}
+
+fn address(line: &str) -> Option<SocketAddr> {
+    let (_, rest) = line.split_once("http://")?;
+    rest.split_whitespace().next()?.parse().ok()
+}
