@@ -195,7 +195,10 @@ pub async fn credits(
 }
 
 /// An account's balance and what a new request could use of it: its overdraft too.
-async fn spendable(app: &App, account: AccountId) -> Result<(Balance, Credits), ApiError> {
+pub(crate) async fn spendable(
+    app: &App,
+    account: AccountId,
+) -> Result<(Balance, Credits), ApiError> {
     let balance = app.ledger.balance(account).await?;
     let overdraft = app.store.account(account).await?.overdraft;
     Ok((balance, balance.available.saturating_add(overdraft)))

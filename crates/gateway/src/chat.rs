@@ -48,7 +48,7 @@ enum Missed {
     /// The request itself is refused; no other target will do.
     Refused(ApiError),
     /// The provider failed before any output.
-    Failed(Failure, Option<Charge>),
+    Failed(Failure, Option<Box<Charge>>),
 }
 
 /// Answers a chat completion, plain or streamed.
@@ -99,7 +99,7 @@ async fn serve(app: &Shared, watched: &Watched, request: Request) -> Result<Resp
         }
         if left > 0 && failure.another_target_may_help() && next.peek().is_some() {
             // Nothing is owed for it: the hold goes back before the next attempt.
-            drop(charge.and_then(Charge::retract));
+            drop(charge.and_then(|charge| charge.retract()));
             continue;
         }
         let settled = charge.and_then(|charge| charge.finish(End::UpstreamFailed));
@@ -198,7 +198,7 @@ impl Attempt<'_> {
 
     fn failed(&self, failure: Failure, charge: Option<Charge>) -> Missed {
         self.watched.upstream_failed(&failure);
-        Missed::Failed(failure, charge)
+        Missed::Failed(failure, charge.map(Box::new))
     }
 
     async fn stream(

@@ -199,19 +199,16 @@ impl ApiError {
         write: impl FnOnce(ErrorBody<'_, PaymentMetadata<'_>>) -> T,
     ) -> T {
         let (_, code, kind) = self.row();
-        let metadata = match self {
-            Self::PaymentRequired(payment) => Some(PaymentMetadata {
-                reason: payment.reason,
-                scope: payment.scope,
-                available: payment.available,
-                held: payment.held,
-                required: payment.required,
-                affordable_tokens: payment.affordable_tokens,
-                top_up_url,
-                request_id,
-            }),
-            _ => None,
-        };
+        let metadata = self.payment().map(|payment| PaymentMetadata {
+            reason: payment.reason,
+            scope: payment.scope,
+            available: payment.available,
+            held: payment.held,
+            required: payment.required,
+            affordable_tokens: payment.affordable_tokens,
+            top_up_url,
+            request_id,
+        });
         let message = self.message(top_up_url);
         let param = self.param();
         write(ErrorBody {
@@ -223,13 +220,17 @@ impl ApiError {
         })
     }
 
-    fn should_retry(&self) -> Option<bool> {
-        match self {
-            Self::PaymentRequired(payment) => {
-                Some(payment.reason == PaymentReason::HeldByRunningRequests)
-            }
-            _ => None,
+    const fn payment(&self) -> Option<&PaymentRequired> {
+        if let Self::PaymentRequired(payment) = self {
+            Some(payment)
+        } else {
+            None
         }
+    }
+
+    fn should_retry(&self) -> Option<bool> {
+        self.payment()
+            .map(|payment| payment.reason == PaymentReason::HeldByRunningRequests)
     }
 
     /// The table of CONTRACT 3: status, code, type.
@@ -299,10 +300,10 @@ impl ApiError {
     }
 
     fn param(&self) -> Option<Cow<'static, str>> {
-        match self {
-            Self::Invalid { param, .. } => param.clone(),
-            Self::ModelNotFound | Self::NoPrice => Some("model".into()),
-            _ => None,
+        if let Self::Invalid { param, .. } = self {
+            param.clone()
+        } else {
+            matches!(self, Self::ModelNotFound | Self::NoPrice).then_some("model".into())
         }
     }
 
@@ -314,10 +315,15 @@ impl ApiError {
             Self::Busy | Self::Unaccountable | Self::Stopping | Self::NoPrice | Self::Internal => {
                 Some(RETRY_AFTER_S)
             }
-            Self::Upstream(Failure::Refused { status, error }) if status.as_u16() == 429 => {
-                Some(error.retry_after.unwrap_or(RETRY_AFTER_S))
-            }
-            _ => None,
+            Self::Upstream(failure) => failure.retry_after(),
+            Self::Invalid { .. }
+            | Self::InvalidKey(_)
+            | Self::NotPermitted(_)
+            | Self::NotFound(_)
+            | Self::ModelNotFound
+            | Self::MethodNotAllowed
+            | Self::TooLarge { .. }
+            | Self::Conflict(_) => None,
         }
     }
 }

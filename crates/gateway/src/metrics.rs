@@ -34,7 +34,6 @@ macro_rules! metrics {
                     let $field = {
                         let help = concat!($($doc),+).trim();
                         let name = concat!("tollway_", stringify!($field));
-                        #[expect(clippy::redundant_closure_call, reason = "one shape for every kind of metric")]
                         let metric = ($make)(name, help)?;
                         registry.register(Box::new(metric.clone()))?;
                         metric

@@ -9,7 +9,7 @@ use dialect::{ChatRequest, RequestLimits};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{admit::Ask, app::Shared, auth::ClientKey, body, chat, error::ApiError};
+use crate::{account, admit::Ask, app::Shared, auth::ClientKey, body, chat, error::ApiError};
 
 /// What a request would cost.
 #[derive(Debug, Serialize, ToSchema)]
@@ -54,7 +54,9 @@ pub async fn create(State(app): State<Shared>, request: Request) -> Result<Json<
     let (price, _) = model.price.as_ref().ok_or(ApiError::NoPrice)?;
     let mut ask = Ask::new(&request, &body, model);
     let prompt = ask.count().await;
-    let available = spendable(&app, &key).await?;
+    let (_, account) = account::spendable(&app, key.account_id).await?;
+    let limit = app.store.key(key.key_id).await?.remaining;
+    let available = limit.map_or(account, |limit| limit.min(account));
     let affordable = price.affordable_output(&prompt, available)? / ask.choices.max(1);
     Ok(Json(Quote {
         object: "quote",
@@ -72,11 +74,4 @@ pub async fn create(State(app): State<Shared>, request: Request) -> Result<Json<
 
 fn rates(rates: &Rates) -> std::collections::BTreeMap<&'static str, Credits> {
     rates.all().into_iter().collect()
-}
-
-/// What a request with this key could use now: the least of its account and its own limit.
-async fn spendable(app: &Shared, key: &store::KeyRecord) -> Result<Credits, ApiError> {
-    let account = app.ledger.balance(key.account_id).await?.available;
-    let limit = app.store.key(key.key_id).await?.remaining;
-    Ok(limit.map_or(account, |limit| limit.min(account)))
 }

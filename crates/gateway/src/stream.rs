@@ -427,7 +427,7 @@ impl Stream {
         }
         let usage = settled
             .as_ref()
-            .map(|settled| with_bill(settled, |bill| usage_json(bill)));
+            .map(|settled| with_bill(settled, usage_json));
         let event = error.stream_event(
             self.watched.request_id(),
             self.app.settings.top_up_url.as_deref(),

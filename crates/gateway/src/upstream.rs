@@ -11,6 +11,8 @@ use crate::{catalogue::Provider, settings::Settings};
 
 /// An error body of a provider is read up to this many bytes.
 const ERROR_BYTES_MAX: usize = 64 * 1024;
+/// Seconds to wait where a provider that takes no more does not say how long.
+const RETRY_AFTER_S: u32 = 1;
 /// Idle connections kept per provider.
 const IDLE_CONNECTIONS_MAX: usize = 1024;
 /// How long they are kept: below the minute after which common load balancers close.
@@ -67,6 +69,22 @@ impl Failure {
             Self::Refused { .. } => "server_error",
             Self::Garbage(_) => "garbage",
             Self::Inside(_) => "error_in_answer",
+        }
+    }
+
+    /// Seconds to wait before another try, where the provider takes no more for now.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<u32> {
+        match self {
+            Self::Refused { status, error } if status.as_u16() == 429 => {
+                Some(error.retry_after.unwrap_or(RETRY_AFTER_S))
+            }
+            Self::Refused { .. }
+            | Self::Connect
+            | Self::Broken
+            | Self::Timeout
+            | Self::Garbage(_)
+            | Self::Inside(_) => None,
         }
     }
 
