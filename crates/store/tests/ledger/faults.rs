@@ -92,7 +92,8 @@ async fn carry(client: TcpStream, server: TcpStream, fault: &AtomicU8, cuts: &At
             read = client_in.read(&mut from_client) => {
                 let Ok(1..) = read else { return };
                 let bytes = &from_client[..read.unwrap()];
-                let commit = bytes.windows(6).any(|window| window == b"COMMIT");
+                // The statement itself: `BEGIN … READ COMMITTED` has the word too.
+                let commit = bytes.windows(7).any(|window| window == b"COMMIT\0");
                 let armed = if commit { fault.swap(0, Ordering::SeqCst) } else { 0 };
                 if armed == Fault::Before as u8 {
                     cuts.fetch_add(1, Ordering::SeqCst);
@@ -161,6 +162,8 @@ async fn a_lease_through(fault: Fault) {
     let (world, cutter, ledger) = behind_a_cutter().await;
     let key = world.key(1000, None).await;
     let record = ledger.authenticate(key.secret.expose()).await.unwrap();
+    // The first heartbeat is through: the next commit is the lease's.
+    flushed(&ledger).await;
     cutter.arm(fault);
     let held = hold_from(&ledger, &record.path, n(600), soon())
         .await
