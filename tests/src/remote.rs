@@ -32,7 +32,6 @@ impl Remote {
     }
 
     /// A call to a path, with a key.
-    #[must_use]
     pub fn call(&self, method: Method, path: &str, key: &str) -> RequestBuilder {
         let url = format!("http://{}{path}", self.addr);
         self.client.request(method, url).bearer_auth(key)
@@ -80,7 +79,6 @@ impl Remote {
     }
 
     /// A chat, not yet sent.
-    #[must_use]
     pub fn chat_request(&self, customer: &Customer, body: impl ToString) -> RequestBuilder {
         self.call(Method::POST, "/v1/chat/completions", &customer.secret)
             .header("content-type", "application/json")
