@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use billing::{
-    BudgetId, Checkpoint, Credits, ReplicaId, RequestId, Settlement,
+    AccountId, BudgetId, Checkpoint, Credits, ReplicaId, RequestId, Settlement,
     rules::{Ask, Booked, Granted, Moment},
 };
 
@@ -171,14 +171,57 @@ async fn book_all(
             loaded.book.give_back(*budget, replica, *amount)?;
         }
     }
-    let mut charges: Vec<NewCharge<'_>> = Vec::new();
-    let mut late_losses = Vec::new();
-    let mut dead = Vec::new();
+    let settled = settle_all(replica, batch, loaded, &mut outcome);
+    let mut recalls = Vec::new();
+    for asked in &batch.asks {
+        let granted = acquire(loaded, replica, asked, live)?;
+        if matches!(granted, Granted::Short { leased_elsewhere, .. } if leased_elsewhere.is_positive())
+            && asked.recall
+        {
+            recalls.push(asked.budget);
+        }
+        outcome.granted.push(granted);
+    }
+    loaded.save(link, &EntryNotes::default()).await?;
+    booking::insert_charges(link, &settled.charges, now.0).await?;
+    booking::insert_late_losses(link, &settled.late_losses, now.0).await?;
+    booking::insert_dead(link, &settled.dead, now.0).await?;
+    let checkpointed: Vec<(ReplicaId, RequestId)> = batch
+        .settlements
+        .iter()
+        .filter(|item| item.settlement.checkpointed)
+        // Written under the lease's name, or under ours after that one was reaped.
+        .flat_map(|item| [item.settlement.lease, replica].map(|r| (r, &item.settlement)))
+        .map(|(replica, settlement)| (replica, settlement.facts.request_id))
+        .collect();
+    write_marks(link, replica, batch, &checkpointed).await?;
+    for budget in recalls {
+        changes::announce(link, Change::Recall(budget), Some(replica)).await?;
+    }
+    Ok(outcome)
+}
+
+/// The rows that a batch's settlements leave behind.
+#[derive(Default)]
+struct Settled<'a> {
+    charges: Vec<NewCharge<'a>>,
+    late_losses: Vec<(AccountId, RequestId, Credits)>,
+    dead: Vec<(&'a Settlement, String)>,
+}
+
+/// Runs the rules over every settlement; one that they refuse is put aside and stops nobody.
+fn settle_all<'a>(
+    replica: ReplicaId,
+    batch: &'a Batch,
+    loaded: &mut Loaded,
+    outcome: &mut Outcome,
+) -> Settled<'a> {
+    let mut rows = Settled::default();
     for item in &batch.settlements {
         let settlement = &item.settlement;
         let due = booking::due(settlement);
         if let Some(problem) = &item.problem {
-            dead.push((settlement, problem.clone()));
+            rows.dead.push((settlement, problem.clone()));
             continue;
         }
         match loaded.book.settle(&due, due.lease != replica) {
@@ -193,47 +236,21 @@ async fn book_all(
                     USAGE_ABOVE_HOLD
                 };
                 outcome.lose(cause, house_loss);
-                charges.push(NewCharge {
+                rows.charges.push(NewCharge {
                     late,
                     ..NewCharge::of(settlement, charged, house_loss)
                 });
             }
             Ok(Booked::LateLoss(amount)) => {
                 outcome.lose(LATE_SETTLEMENT, amount);
-                late_losses.push((due.account, due.request, amount));
+                rows.late_losses.push((due.account, due.request, amount));
             }
             Ok(Booked::Replayed | Booked::LateRefund(_)) => {}
-            Err(refused) => dead.push((settlement, refused.to_string())),
+            Err(refused) => rows.dead.push((settlement, refused.to_string())),
         }
     }
-    outcome.dead = u64::try_from(dead.len()).unwrap_or(u64::MAX);
-    let mut recalls = Vec::new();
-    for asked in &batch.asks {
-        let granted = acquire(loaded, replica, asked, live)?;
-        if matches!(granted, Granted::Short { leased_elsewhere, .. } if leased_elsewhere.is_positive())
-            && asked.recall
-        {
-            recalls.push(asked.budget);
-        }
-        outcome.granted.push(granted);
-    }
-    loaded.save(link, &EntryNotes::default()).await?;
-    booking::insert_charges(link, &charges, now.0).await?;
-    booking::insert_late_losses(link, &late_losses, now.0).await?;
-    booking::insert_dead(link, &dead, now.0).await?;
-    let settled: Vec<(ReplicaId, RequestId)> = batch
-        .settlements
-        .iter()
-        .filter(|item| item.settlement.checkpointed)
-        // Written under the lease's name, or under ours after that one was reaped.
-        .flat_map(|item| [item.settlement.lease, replica].map(|r| (r, &item.settlement)))
-        .map(|(replica, settlement)| (replica, settlement.facts.request_id))
-        .collect();
-    write_marks(link, replica, batch, &settled).await?;
-    for budget in recalls {
-        changes::announce(link, Change::Recall(budget), Some(replica)).await?;
-    }
-    Ok(outcome)
+    outcome.dead = u64::try_from(rows.dead.len()).unwrap_or(u64::MAX);
+    rows
 }
 
 fn acquire(

@@ -300,17 +300,7 @@ impl Store {
         .text(&metadata);
         let mut link = tx.link();
         link.run(insert).await?;
-        let mut loaded = book::load(&mut link, &key_scope(id)).await?;
-        loaded.book.open(BudgetRow {
-            id: BudgetId::Key(id),
-            account,
-            available: new.limit.unwrap_or(Credits::ZERO),
-            floor: Credits::ZERO,
-            leased: Credits::ZERO,
-            spent: Credits::ZERO,
-            debt: Credits::ZERO,
-        });
-        loaded.save(&mut link, &EntryNotes::default()).await?;
+        open_budget(&mut link, id, account, new.limit.unwrap_or(Credits::ZERO)).await?;
         if let Some(amount) = new.credits {
             let credits = NewCredits {
                 amount,
@@ -328,6 +318,25 @@ impl Store {
             account: account_in(&mut link, account).await?,
         })
     }
+}
+
+async fn open_budget(
+    link: &mut Link<'_>,
+    id: KeyId,
+    account: AccountId,
+    limit: Credits,
+) -> Result<(), StoreError> {
+    let mut loaded = book::load(link, &key_scope(id)).await?;
+    loaded.book.open(BudgetRow {
+        id: BudgetId::Key(id),
+        account,
+        available: limit,
+        floor: Credits::ZERO,
+        leased: Credits::ZERO,
+        spent: Credits::ZERO,
+        debt: Credits::ZERO,
+    });
+    loaded.save(link, &EntryNotes::default()).await
 }
 
 async fn key_in(link: &mut Link<'_>, id: KeyId) -> Result<Key, StoreError> {
