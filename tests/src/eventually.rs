@@ -20,6 +20,7 @@ pub async fn eventually<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T {
             return seen;
         }
         assert!(Instant::now() < deadline, "not within {LIMIT:?}: {what}");
+        // tidy: sleeps because it looks again, with a deadline, for what comes by itself.
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }
@@ -44,6 +45,7 @@ pub async fn unchanging<T: PartialEq + Copy>(
             return now;
         }
         assert!(Instant::now() < deadline, "still changing: {what}");
+        // tidy: sleeps because it looks again, with a deadline, for what comes by itself.
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }

@@ -15,6 +15,7 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
         assert!(start.elapsed() < Duration::from_secs(30), "never: {what}");
+        // tidy: sleeps because it looks again, with a deadline, for what comes by itself.
         thread::sleep(Duration::from_millis(10));
     }
 }

@@ -209,33 +209,40 @@ impl Audited {
         }
     }
 
-    fn run(&mut self, event: Event) {
+    /// Makes ids for entries.
+    fn ids(&self) -> impl FnMut() -> EntryId + use<> {
         let ids = Rc::clone(&self.ids);
-        let mut next = || {
+        move || {
             ids.set(ids.get() + 1);
             EntryId::from_uuid(Uuid::from_u128(ids.get()))
-        };
-        let row = |id, amount| EntryRow {
-            id,
+        }
+    }
+
+    fn row(&self, amount: i64) -> EntryRow {
+        EntryRow {
+            id: self.ids()(),
             account: account(),
             kind: EntryKind::Adjustment,
             amount: n(amount),
             grant: None,
             reference: None,
-        };
+        }
+    }
+
+    fn budget(of_key: bool) -> BudgetId {
+        if of_key {
+            BudgetId::Key(key())
+        } else {
+            BudgetId::Account(account())
+        }
+    }
+
+    fn run(&mut self, event: Event) {
         match event {
-            Event::Credit { amount, lives } => {
-                let at = lives.map(|us| self.now + us);
-                let id = next();
-                self.book.credit(row(id, amount), at.map(Moment)).unwrap();
-                let owing = -(self.credited - self.taken).min(0);
-                self.credited += amount;
-                self.grants
-                    .push((at, id.uuid().as_u128(), amount - amount.min(owing)));
-            }
+            Event::Credit { amount, lives } => self.credit(amount, lives),
             Event::Debit { amount } => {
                 let there = self.available();
-                let result = self.book.debit(row(next(), -amount));
+                let result = self.book.debit(self.row(-amount));
                 assert_eq!(result.is_ok(), amount <= there, "{result:?} of {there}");
                 if result.is_ok() {
                     self.taken += amount;
@@ -254,48 +261,10 @@ impl Audited {
                     asked: n(need + more),
                     want: n(need + more + want),
                 };
-                let id = if of_key {
-                    BudgetId::Key(key())
-                } else {
-                    BudgetId::Account(account())
-                };
-                let granted = self
-                    .book
-                    .acquire(id, replica(by), ask, 3, &mut next)
-                    .unwrap();
-                if !of_key {
-                    let ended = self.expirable();
-                    self.end(ended);
-                }
-                let room = if of_key {
-                    self.key_available()
-                } else {
-                    self.available() - self.floor
-                };
-                match granted {
-                    Granted::Lease { amount, .. } => {
-                        let amount = amount.nanos();
-                        assert!(amount > 0 && amount >= need && amount <= room);
-                        assert!(amount <= need + more + want);
-                        *self.lease(of_key, by) += amount;
-                    }
-                    Granted::Short {
-                        available,
-                        leased_elsewhere,
-                    } => {
-                        assert!(room < need.max(1) || need == 0, "{room} for {need} refused");
-                        let mine = *self.lease(of_key, by);
-                        assert_eq!(available.nanos(), room.max(0));
-                        assert_eq!(leased_elsewhere.nanos(), self.leased(of_key) - mine);
-                    }
-                }
+                self.lend(of_key, by, ask);
             }
             Event::Back { of_key, by, amount } => {
-                let id = if of_key {
-                    BudgetId::Key(key())
-                } else {
-                    BudgetId::Account(account())
-                };
+                let id = Self::budget(of_key);
                 let back = self.book.give_back(id, replica(by), n(amount)).unwrap();
                 let lease = self.lease(of_key, by);
                 assert_eq!(back.nanos(), amount.min(*lease));
@@ -308,7 +277,7 @@ impl Audited {
                 lost,
             } => self.settle(request, by, parts, lost),
             Event::Expire => {
-                let ended = self.book.expire(account(), &mut next).unwrap();
+                let ended = self.book.expire(account(), &mut self.ids()).unwrap();
                 assert_eq!(ended.nanos(), self.expirable());
                 self.end(ended.nanos());
             }
@@ -330,6 +299,52 @@ impl Audited {
             Event::Wait { us } => {
                 self.now += us;
                 self.book.set_now(Moment(self.now));
+            }
+        }
+    }
+
+    fn credit(&mut self, amount: i64, lives: Option<i64>) {
+        let at = lives.map(|us| self.now + us);
+        let row = self.row(amount);
+        let id = row.id;
+        self.book.credit(row, at.map(Moment)).unwrap();
+        let owing = -(self.credited - self.taken).min(0);
+        self.credited += amount;
+        self.grants
+            .push((at, id.uuid().as_u128(), amount - amount.min(owing)));
+    }
+
+    fn lend(&mut self, of_key: bool, by: u8, ask: Ask) {
+        let id = Self::budget(of_key);
+        let granted = self
+            .book
+            .acquire(id, replica(by), ask, 3, &mut self.ids())
+            .unwrap();
+        if !of_key {
+            let ended = self.expirable();
+            self.end(ended);
+        }
+        let room = if of_key {
+            self.key_available()
+        } else {
+            self.available() - self.floor
+        };
+        let need = ask.need.nanos();
+        match granted {
+            Granted::Lease { amount, .. } => {
+                let amount = amount.nanos();
+                assert!(amount > 0 && amount >= need && amount <= room);
+                assert!(amount <= ask.want.nanos());
+                *self.lease(of_key, by) += amount;
+            }
+            Granted::Short {
+                available,
+                leased_elsewhere,
+            } => {
+                assert!(room < need.max(1) || need == 0, "{room} for {need} refused");
+                let mine = *self.lease(of_key, by);
+                assert_eq!(available.nanos(), room.max(0));
+                assert_eq!(leased_elsewhere.nanos(), self.leased(of_key) - mine);
             }
         }
     }

@@ -112,81 +112,17 @@ impl Table {
                 book.debit(EntryRow { amount, ..row })?;
                 "ok".into()
             }
-            [
-                "lease",
-                name,
-                by,
-                "need",
-                need,
-                "asked",
-                asked,
-                "want",
-                want,
-                "of",
-                live,
-            ] => {
-                let ask = Ask {
-                    need: nanos(need),
-                    asked: nanos(asked),
-                    want: nanos(want),
-                };
-                let live = live.parse().unwrap();
-                match book.acquire(budget(name), replica(by), ask, live, &mut next)? {
-                    Granted::Lease {
-                        amount,
-                        usable_until,
-                    } => match usable_until {
-                        Some(at) => format!("{} until {}", amount.nanos(), at.0),
-                        None => amount.nanos().to_string(),
-                    },
-                    Granted::Short {
-                        available,
-                        leased_elsewhere,
-                    } => {
-                        format!("short {} {}", available.nanos(), leased_elsewhere.nanos())
-                    }
-                }
+            ["lease", name, by, rest @ ..] => {
+                let (ask, live) = ask(rest);
+                granted(book.acquire(budget(name), replica(by), ask, live, &mut next)?)
             }
             ["back", name, by, amount] => {
                 let back = book.give_back(budget(name), replica(by), nanos(amount))?;
                 back.nanos().to_string()
             }
             ["settle", request, name, by_key, by, parts, rest @ ..] => {
-                let parts: Vec<Credits> = parts.split('+').map(nanos).collect();
-                let &[charged, owed, house_loss] = parts.as_slice() else {
-                    panic!("charged+owed+loss")
-                };
-                let cost = match rest.iter().position(|word| *word == "cost") {
-                    Some(at) => nanos(rest[at + 1]),
-                    None => charged.checked_add(owed)?.checked_add(house_loss)?,
-                };
-                let due = Due {
-                    request: RequestId::from_uuid(Uuid::from_u128(request.parse().unwrap())),
-                    account: account(name),
-                    key: key(by_key),
-                    lease: replica(by),
-                    end: if rest.contains(&"lost") {
-                        End::GatewayLost
-                    } else {
-                        End::Completed
-                    },
-                    cost,
-                    charged,
-                    owed,
-                    house_loss,
-                };
-                match book.settle(&due, rest.contains(&"late"))? {
-                    Booked::Charge {
-                        charged,
-                        house_loss,
-                        ..
-                    } => {
-                        format!("charged {} lost {}", charged.nanos(), house_loss.nanos())
-                    }
-                    Booked::Replayed => "replayed".into(),
-                    Booked::LateLoss(amount) => format!("late loss {}", amount.nanos()),
-                    Booked::LateRefund(amount) => format!("late refund {}", amount.nanos()),
-                }
+                let due = due([request, name, by_key, by, parts], rest)?;
+                booked(book.settle(&due, rest.contains(&"late"))?)
             }
             ["expire", name] => book.expire(account(name), &mut next)?.nanos().to_string(),
             ["reclaim", by] => {
@@ -201,27 +137,99 @@ impl Table {
                 book.set_overdraft(account(name), nanos(amount))?;
                 "ok".into()
             }
-            ["show", name] => {
-                let row = book.budget(budget(name))?;
-                let mut text = format!("{}+{}", row.available.nanos(), row.leased.nanos());
-                write!(text, " spent {}", row.spent.nanos()).unwrap();
-                if row.debt.is_positive() {
-                    write!(text, " debt {}", row.debt.nanos()).unwrap();
-                }
-                text
-            }
-            ["grants", name] => {
-                let of = account(name);
-                let left: Vec<_> = book
-                    .grants()
-                    .filter(|(account, _)| *account == of)
-                    .map(|(_, grant)| grant.remaining.nanos().to_string())
-                    .collect();
-                left.join(" ")
-            }
+            ["show", name] => shown(book.budget(budget(name))?),
+            ["grants", name] => remaining(book, account(name)),
             _ => panic!("no event {words:?}"),
         })
     }
+}
+
+/// `need NEED asked ASKED want WANT of LIVE_REPLICAS`.
+fn ask(words: &[&str]) -> (Ask, u32) {
+    let ["need", need, "asked", asked, "want", want, "of", live] = words else {
+        panic!("need … asked … want … of …")
+    };
+    let ask = Ask {
+        need: nanos(need),
+        asked: nanos(asked),
+        want: nanos(want),
+    };
+    (ask, live.parse().unwrap())
+}
+
+fn granted(granted: Granted) -> String {
+    match granted {
+        Granted::Lease {
+            amount,
+            usable_until,
+        } => match usable_until {
+            Some(at) => format!("{} until {}", amount.nanos(), at.0),
+            None => amount.nanos().to_string(),
+        },
+        Granted::Short {
+            available,
+            leased_elsewhere,
+        } => format!("short {} {}", available.nanos(), leased_elsewhere.nanos()),
+    }
+}
+
+/// `settle REQUEST ACCOUNT KEY LEASE CHARGED+OWED+LOSS [cost COST] [lost] [late]`.
+fn due(words: [&&str; 5], rest: &[&str]) -> Result<Due, RuleError> {
+    let [request, name, by_key, by, parts] = words;
+    let parts: Vec<Credits> = parts.split('+').map(nanos).collect();
+    let &[charged, owed, house_loss] = parts.as_slice() else {
+        panic!("charged+owed+loss")
+    };
+    let cost = match rest.iter().position(|word| *word == "cost") {
+        Some(at) => nanos(rest[at + 1]),
+        None => charged.checked_add(owed)?.checked_add(house_loss)?,
+    };
+    let end = if rest.contains(&"lost") {
+        End::GatewayLost
+    } else {
+        End::Completed
+    };
+    Ok(Due {
+        request: RequestId::from_uuid(Uuid::from_u128(request.parse().unwrap())),
+        account: account(name),
+        key: key(by_key),
+        lease: replica(by),
+        end,
+        cost,
+        charged,
+        owed,
+        house_loss,
+    })
+}
+
+fn booked(booked: Booked) -> String {
+    match booked {
+        Booked::Charge {
+            charged,
+            house_loss,
+            ..
+        } => format!("charged {} lost {}", charged.nanos(), house_loss.nanos()),
+        Booked::Replayed => "replayed".into(),
+        Booked::LateLoss(amount) => format!("late loss {}", amount.nanos()),
+        Booked::LateRefund(amount) => format!("late refund {}", amount.nanos()),
+    }
+}
+
+fn remaining(book: &Book, of: AccountId) -> String {
+    let grants = book.grants().filter(|(account, _)| *account == of);
+    let left: Vec<_> = grants
+        .map(|(_, grant)| grant.remaining.nanos().to_string())
+        .collect();
+    left.join(" ")
+}
+
+fn shown(row: &BudgetRow) -> String {
+    let mut text = format!("{}+{}", row.available.nanos(), row.leased.nanos());
+    write!(text, " spent {}", row.spent.nanos()).unwrap();
+    if row.debt.is_positive() {
+        write!(text, " debt {}", row.debt.nanos()).unwrap();
+    }
+    text
 }
 
 fn check(table: &str) {

@@ -291,6 +291,7 @@ pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut is: imp
     let deadline = soon();
     while !is().await {
         assert!(Instant::now() < deadline, "still not: {what}");
+        // tidy: sleeps because it looks again, with a deadline, for what comes by itself.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
