@@ -38,7 +38,7 @@ def show(capsys):
 
     def line(text):
         with capsys.disabled():
-            print(f"\n  {text}", end="")
+            print(f"\n  {text}", end="  ")
 
     return line
 
