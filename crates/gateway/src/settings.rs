@@ -544,21 +544,61 @@ pub fn document() -> String {
     text
 }
 
+/// `tollway.example.toml`: every setting, commented out, with its default.
+#[must_use]
+pub fn example() -> String {
+    let mut text = String::from(
+        "# Every setting of Tollway, with its default. Copy what you change into tollway.toml.\n\
+         # Written from crates/gateway/src/settings.rs; docs/settings.md tells more.\n",
+    );
+    for setting in SETTINGS {
+        let default = match setting.default {
+            "" => "\"\"".to_owned(),
+            bare if bare == "false" || bare.bytes().all(|b| b.is_ascii_digit()) => bare.to_owned(),
+            text => format!("\"{text}\""),
+        };
+        text.push_str(&format!(
+            "\n# {}\n# {} = {default}\n",
+            setting.doc, setting.name
+        ));
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const COMMITTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/settings.md");
+    #[test]
+    fn what_is_written_from_the_settings_is_fresh() {
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+        for (name, text) in [
+            ("docs/settings.md", document()),
+            ("tollway.example.toml", example()),
+        ] {
+            let path = format!("{root}/{name}");
+            if std::env::var_os("TOLLWAY_WRITE_DOCS").is_some() {
+                std::fs::write(&path, &text).unwrap();
+            }
+            assert!(
+                std::fs::read_to_string(&path).unwrap_or_default() == text,
+                "{name} is not fresh; run `TOLLWAY_WRITE_DOCS=1 cargo test -p gateway settings`"
+            );
+        }
+    }
 
     #[test]
-    fn the_settings_document_is_fresh() {
-        if std::env::var_os("TOLLWAY_WRITE_DOCS").is_some() {
-            std::fs::write(COMMITTED, document()).unwrap();
-        }
-        let committed = std::fs::read_to_string(COMMITTED).unwrap_or_default();
-        assert!(
-            committed == document(),
-            "docs/settings.md is not fresh; run `TOLLWAY_WRITE_DOCS=1 cargo test -p gateway settings`"
+    fn the_example_is_right_when_its_comments_are_taken_off() {
+        let bare: String = example()
+            .lines()
+            .filter(|line| line.contains(" = ") && !line.ends_with("\"\""))
+            .map(|line| format!("{}\n", line.trim_start_matches("# ")))
+            .collect();
+        let (settings, findings) = from_toml(&bare);
+        assert_eq!(findings, Vec::<String>::new());
+        assert_eq!(
+            format!("{settings:?}"),
+            format!("{:?}", Settings::default())
         );
     }
 
