@@ -26,6 +26,7 @@ pub mod quote;
 pub mod serve;
 pub mod server;
 pub mod settings;
+pub mod settings_document;
 pub mod shape;
 pub mod stream;
 pub mod upstream;
