@@ -24,7 +24,7 @@ const FIRST_SLICE_TOKENS: u64 = 512;
 /// Rounds of asking for credit: each fails only when another request took what came.
 const ROUNDS_MAX: usize = 64;
 /// How long admission looks for credit in all.
-const WAIT_MAX: Duration = Duration::from_millis(1500);
+const WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// What a request may consume of a model.
 #[derive(Debug)]

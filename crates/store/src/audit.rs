@@ -5,7 +5,8 @@ use std::{
     time::Duration,
 };
 
-use billing::{Credits, Price};
+use billing::{Credits, End, Price};
+use tokens::Usage;
 use uuid::Uuid;
 
 use crate::{
@@ -202,6 +203,7 @@ struct Priced {
     account_id: Uuid,
     id: Uuid,
     price_id: Uuid,
+    ended: String,
     cost: i64,
     #[sqlx(flatten)]
     usage: UsageColumns,
@@ -278,7 +280,7 @@ async fn costs(link: &mut Link<'_>) -> Result<Check, StoreError> {
     let mut after = (Uuid::nil(), Uuid::nil());
     loop {
         let select = sql(format!(
-            "SELECT account_id, id, price_id, cost, {USAGE_COLUMNS} FROM charges \
+            "SELECT account_id, id, price_id, ended, cost, {USAGE_COLUMNS} FROM charges \
              WHERE (account_id, id) > (?, ?) ORDER BY account_id, id LIMIT ?"
         ))
         .uuid(after.0)
@@ -311,7 +313,15 @@ fn wrong_cost(row: &Priced, prices: &HashMap<Uuid, Option<Price>>) -> Option<Str
         return Some(format!("{id}: its price version is not kept"));
     };
     let has = Credits::from_nanos(row.cost);
-    match price.cost(&row.usage.usage()) {
+    let usage = row.usage.usage();
+    let nothing = row.ended == End::UpstreamFailed.as_str() && usage == Usage::default();
+    let should = if nothing {
+        // A provider that failed before any output is owed nothing, not even a fee per request.
+        Ok(Credits::ZERO)
+    } else {
+        price.cost(&usage)
+    };
+    match should {
         Ok(should) if should == has => None,
         Ok(should) => Some(format!("{id}: {has}, should be {should}")),
         Err(error) => Some(format!("{id}: {has}, but {error}")),
