@@ -71,7 +71,10 @@ pub async fn create(
 
 async fn serve(app: &Shared, watched: &Watched, request: Request) -> Result<Response, ApiError> {
     let (mut parts, body) = request.into_parts();
-    let ClientKey(key) = ClientKey::from_request_parts(&mut parts, app).await?;
+    let ClientKey(key) = match ClientKey::from_request_parts(&mut parts, app).await {
+        Ok(key) => key,
+        Err(error) => return Err(body::refuse(body, error).await),
+    };
     watched.payer(key.account_id, key.key_id);
     let body = body::read(&parts.headers, body, &app.settings).await?;
     let request = ChatRequest::parse(&body, &RequestLimits::default())?;

@@ -46,7 +46,10 @@ pub struct Quote {
 /// As the request itself, 402 apart.
 pub async fn create(State(app): State<Shared>, request: Request) -> Result<Json<Quote>, ApiError> {
     let (mut parts, body) = request.into_parts();
-    let ClientKey(key) = ClientKey::from_request_parts(&mut parts, &app).await?;
+    let ClientKey(key) = match ClientKey::from_request_parts(&mut parts, &app).await {
+        Ok(key) => key,
+        Err(error) => return Err(body::refuse(body, error).await),
+    };
     let body = body::read(&parts.headers, body, &app.settings).await?;
     let request = ChatRequest::parse(&body, &RequestLimits::default())?;
     let targets = chat::permitted(&app, &key, request.model())?;
