@@ -29,8 +29,13 @@ impl Welcome {
         );
         let _ = writeln!(
             text,
-            "It serves {} models of {}.",
+            "It serves {} {} of {}.",
             catalogue.models().len(),
+            if catalogue.models().len() == 1 {
+                "model"
+            } else {
+                "models"
+            },
             if providers.is_empty() {
                 "no provider".into()
             } else {

@@ -99,6 +99,8 @@ pub struct LedgerOptions {
     pub short_wait: Duration,
     /// Keys kept in memory.
     pub keys_cached_max: usize,
+    /// How long settlements gather for one commit while nobody asks for anything.
+    pub linger: Duration,
 }
 
 impl Default for LedgerOptions {
@@ -112,6 +114,7 @@ impl Default for LedgerOptions {
             idle: Duration::from_secs(2),
             short_wait: Duration::from_millis(300),
             keys_cached_max: 100_000,
+            linger: Duration::from_millis(10),
         }
     }
 }
