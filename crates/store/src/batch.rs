@@ -305,6 +305,19 @@ async fn write_marks(
 }
 
 impl Outcome {
+    /// The same where what it leased was taken back meanwhile.
+    pub(crate) fn without_leases(mut self) -> Self {
+        for granted in &mut self.granted {
+            if matches!(granted, Granted::Lease { .. }) {
+                *granted = Granted::Short {
+                    available: Credits::ZERO,
+                    leased_elsewhere: Credits::from_nanos(1),
+                };
+            }
+        }
+        self
+    }
+
     fn lose(&mut self, cause: &'static str, amount: Credits) {
         if amount.is_positive() {
             let sum = self.losses.entry(cause).or_default();

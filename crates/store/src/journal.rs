@@ -589,17 +589,3 @@ impl Waiting {
         }
     }
 }
-
-impl Outcome {
-    fn without_leases(mut self) -> Self {
-        for granted in &mut self.granted {
-            if matches!(granted, Granted::Lease { .. }) {
-                *granted = Granted::Short {
-                    available: Credits::ZERO,
-                    leased_elsewhere: Credits::from_nanos(1),
-                };
-            }
-        }
-        self
-    }
-}
