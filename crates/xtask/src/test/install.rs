@@ -180,7 +180,9 @@ impl Tools {
         let folder = self.path(&format!(".tools/{name}"));
         let bin = folder.join("bin");
         let installed = folder.join("installed.txt");
-        let wanted = fs::read_to_string(requirements).map_err(Failure::file(requirements))?;
+        let packages = fs::read_to_string(requirements).map_err(Failure::file(requirements))?;
+        // The programs in it know where they are: a checkout that was moved starts anew.
+        let wanted = format!("# {}\n{packages}", text(&folder)?);
         let fresh = fs::read_to_string(&installed).is_ok_and(|text| text == wanted);
         // A system that got another Python meanwhile leaves a dead one here.
         if fresh && succeeds(&bin.join("python"), &["-c", "pass"]) {
