@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::Parser as _;
-use gateway::{cli::Cli, commands};
+use gateway::{cli::Cli, commands, upstream};
 use tracing_subscriber::EnvFilter;
 
 /// What still runs after the end, such as a name being looked up, is waited for so long.
@@ -23,9 +23,8 @@ fn main() -> ExitCode {
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
         .init();
-    // The only call of its kind: reqwest and sqlx take the process's default. It fails where a
-    // default is set already, which serves as well.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    // Commands other than `serve` speak TLS too.
+    upstream::install_tls();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

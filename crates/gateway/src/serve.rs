@@ -17,7 +17,7 @@ use crate::{
     provider_file::{ProviderFile, demo_file},
     server::{self, Bounds},
     settings::{Finding, Settings},
-    upstream::Upstream,
+    upstream::{self, Upstream},
     welcome::Welcome,
 };
 
@@ -100,8 +100,7 @@ pub async fn prepare_with(
     if !findings.is_empty() {
         return Err(ServeError::Configuration(findings));
     }
-    // Only fails where a provider of TLS is installed already, which then is this one.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    upstream::install_tls();
     let listener = server::bind(settings.listen).await?;
     let metrics_listener = match settings.metrics_listen {
         Some(address) => Some(server::bind(address).await?),

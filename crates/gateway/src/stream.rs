@@ -354,14 +354,7 @@ impl Stream {
             State::Drained => End::ClientGone,
             State::Unopened | State::NotOpened(_) | State::Open => End::Completed,
         };
-        let large = charge.pending_bytes() >= OFF_THREAD_BYTES_MIN;
-        let settled = off_thread_if(large, || charge.finish(end));
-        if let Some(settled) = &settled
-            && self.include_usage
-            && !self.usage_sent
-        {
-            self.write_usage_chunk(settled);
-        }
+        let settled = self.settle(charge, end);
         self.out.extend_from_slice(dialect::DONE_EVENT);
         self.watched.settled(end, settled);
         self.queue.clear();
@@ -417,14 +410,7 @@ impl Stream {
         let Some(charge) = self.charge.take() else {
             return;
         };
-        let large = charge.pending_bytes() >= OFF_THREAD_BYTES_MIN;
-        let settled = off_thread_if(large, || charge.finish(end));
-        if let Some(settled) = &settled
-            && self.include_usage
-            && !self.usage_sent
-        {
-            self.write_usage_chunk(settled);
-        }
+        let settled = self.settle(charge, end);
         let usage = settled
             .as_ref()
             .map(|settled| with_bill(settled, usage_json));
@@ -437,6 +423,19 @@ impl Stream {
         self.out.extend_from_slice(dialect::DONE_EVENT);
         self.watched.failed(error);
         self.watched.settled(end, settled);
+    }
+
+    /// Ends the charge, and shows its usage to a client that asked and has not seen it.
+    fn settle(&mut self, charge: Charge, end: End) -> Option<Settled> {
+        let large = charge.pending_bytes() >= OFF_THREAD_BYTES_MIN;
+        let settled = off_thread_if(large, || charge.finish(end));
+        if let Some(settled) = &settled
+            && self.include_usage
+            && !self.usage_sent
+        {
+            self.write_usage_chunk(settled);
+        }
+        settled
     }
 
     fn write_usage_chunk(&mut self, settled: &Settled) {

@@ -175,6 +175,12 @@ impl Upstream {
     }
 }
 
+/// Makes ring the process's TLS, which reqwest and sqlx take by default. Calling it again changes
+/// nothing: it only fails where a default is set already, which serves as well.
+pub fn install_tls() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
 /// What became of a connection, without its address.
 #[must_use]
 pub fn from_reqwest(error: &reqwest::Error) -> Failure {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use tokens::Usage;
 
-use super::chunk::{self, text_at};
+use super::chunk;
 use super::report::Counts;
 use super::stream::{TextRef, usage_spans};
 use crate::client::{Bill, splice_bill};
@@ -58,11 +58,7 @@ impl Answer {
 
     /// Its texts: what to count where no usage is reported.
     pub fn texts(&self) -> impl ExactSizeIterator<Item = TextRef<'_>> {
-        self.found.texts.iter().map(|text| TextRef {
-            choice: text.choice,
-            kind: text.kind,
-            text: text_at(&self.bytes, text),
-        })
+        self.found.texts(&self.bytes)
     }
 
     /// How many choices it has.

@@ -52,6 +52,20 @@ pub struct TextRef<'a> {
     pub text: &'a str,
 }
 
+impl Found {
+    /// The texts found in `bytes`, escapes resolved.
+    pub(crate) fn texts<'a>(
+        &'a self,
+        bytes: &'a Bytes,
+    ) -> impl ExactSizeIterator<Item = TextRef<'a>> {
+        self.texts.iter().map(|text| TextRef {
+            choice: text.choice,
+            kind: text.kind,
+            text: text_at(bytes, text),
+        })
+    }
+}
+
 impl Chunk {
     /// The chunk as it came.
     #[must_use]
@@ -62,11 +76,7 @@ impl Chunk {
     /// The texts it adds, in the order in which they are cut: reasoning, content, refusal, tool calls,
     /// audio transcript, for each choice.
     pub fn texts(&self) -> impl ExactSizeIterator<Item = TextRef<'_>> {
-        self.found.texts.iter().map(|text| TextRef {
-            choice: text.choice,
-            kind: text.kind,
-            text: text_at(&self.bytes, text),
-        })
+        self.found.texts(&self.bytes)
     }
 
     /// Whether it adds any text.
