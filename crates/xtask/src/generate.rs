@@ -1,5 +1,6 @@
 //! `cargo xtask gen`: writes the documents that are made from code and data, or checks that they are fresh.
 
+mod mutations;
 mod providers;
 
 use crate::{
@@ -22,20 +23,24 @@ pub(crate) struct Arguments {
 enum Document {
     /// docs/providers.md, from providers/*.toml.
     Providers,
+    /// The table of guards in CONTRIBUTING.md, from tests/mutations.toml.
+    Mutations,
 }
 
 impl Document {
-    const ALL: [Self; 1] = [Self::Providers];
+    const ALL: [Self; 2] = [Self::Providers, Self::Mutations];
 
     const fn path(self) -> &'static str {
         match self {
             Self::Providers => "docs/providers.md",
+            Self::Mutations => "CONTRIBUTING.md",
         }
     }
 
     fn text(self, checkout: &Checkout) -> Result<String, Failure> {
         match self {
             Self::Providers => providers::text(checkout),
+            Self::Mutations => mutations::text(checkout),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod checkout;
 mod generate;
+mod mutate;
 mod prices;
 mod provider_file;
 mod real_model;
@@ -38,6 +39,8 @@ enum Chore {
     Test(test::Arguments),
     /// Test against a real model, which is built and served here; takes minutes the first time.
     RealModel,
+    /// Take guards out of a copy of the code, one by one, and see their tests fail.
+    Mutate(mutate::Arguments),
     /// Check the habits that no compiler checks.
     Tidy,
     /// Write the documents that are made from code and data.
@@ -63,6 +66,7 @@ fn run(checkout: &Checkout, chore: Chore) -> Result<Report, Failure> {
         Chore::Prices(arguments) => prices::run(checkout, &arguments),
         Chore::Test(arguments) => test::run(checkout, &arguments),
         Chore::RealModel => real_model::run(checkout),
+        Chore::Mutate(arguments) => mutate::run(checkout, &arguments),
         Chore::Tidy => tidy::run(checkout),
         Chore::Generate(arguments) => generate::run(checkout, &arguments),
     }

@@ -145,7 +145,7 @@ fn summary(outcomes: &[Outcome], took: Duration) -> Report {
 }
 
 /// Prints now: a person or a log is waiting.
-fn say(line: &str) {
+pub(crate) fn say(line: &str) {
     let mut out = io::stdout().lock();
     // A closed pipe (`| head`) is no failure of the chore.
     let _ = writeln!(out, "{line}");

@@ -29,6 +29,7 @@ pub(crate) struct Program {
     command: Command,
     runner: Runner,
     limit: Duration,
+    quiet: bool,
 }
 
 impl Program {
@@ -66,7 +67,14 @@ impl Program {
             command,
             runner,
             limit,
+            quiet: false,
         }
+    }
+
+    /// What it prints goes to its log only.
+    pub(crate) fn quietly(mut self) -> Self {
+        self.quiet = true;
+        self
     }
 
     /// In this folder.
@@ -105,7 +113,9 @@ impl Program {
         let mut log = Log::create(log)?;
         let mut tally = Tally::default();
         let status = follow(child, &printed, self.limit, |line| {
-            say(line);
+            if !self.quiet {
+                say(line);
+            }
             log.line(line);
             tally.read(self.runner, line);
         })
