@@ -71,7 +71,7 @@ pub(crate) fn run(checkout: &Checkout, arguments: &Arguments) -> Result<Report, 
     };
     let mut caught = 0;
     for (place, mutation) in chosen.iter().enumerate() {
-        let (fate, text) = match bench.try_one(mutation)? {
+        let (well, text) = match bench.try_one(mutation)? {
             Fate::Caught => (true, "caught"),
             Fate::Survived => (false, "SURVIVED: no test misses this guard"),
             Fate::NoBaseline => (false, "NOTHING SHOWN: its tests do not pass as the code is"),
@@ -85,9 +85,8 @@ pub(crate) fn run(checkout: &Checkout, arguments: &Arguments) -> Result<Report, 
             mutation.guard
         );
         crate::test::say(&line);
-        if fate {
+        if well {
             caught += 1;
-            report.say(line);
         } else {
             report.blame(line);
         }
