@@ -7,6 +7,7 @@
 )]
 
 mod bad_input;
+mod database;
 mod ends;
 mod ends_plain;
 mod exactness;

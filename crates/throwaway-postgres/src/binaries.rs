@@ -14,7 +14,14 @@ pub(crate) struct Binaries {
     folder: PathBuf,
 }
 
-const NEEDED: [&str; 4] = ["initdb", "postgres", "psql", "pg_isready"];
+const NEEDED: [&str; 6] = [
+    "initdb",
+    "postgres",
+    "psql",
+    "pg_isready",
+    "pg_basebackup",
+    "pg_ctl",
+];
 const DEBIAN: &str = "/usr/lib/postgresql";
 
 impl Binaries {

@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::net::{Ipv4Addr, TcpListener};
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,9 +15,12 @@ use crate::folder::Folder;
 use crate::processes::Signal;
 use crate::server::{BootError, Server};
 use crate::watchdog::Watchdog;
-use crate::{ClusterError, processes, psql, shared};
+use crate::wire::startup_message;
+use crate::{ClusterError, SmallDisk, processes, psql, shared};
 
 const STOP_LIMIT: Duration = Duration::from_secs(30);
+/// What a server that runs gets to answer one message.
+const ACCEPT_LIMIT: Duration = Duration::from_secs(1);
 const PORT_ATTEMPTS_MAX: u32 = 16;
 /// Below the ports that systems give to outgoing connections, so that nobody is handed ours while
 /// the server is down.
@@ -40,6 +44,16 @@ pub struct Cluster {
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     settings: Vec<(String, String)>,
+    disk: Option<Disk>,
+}
+
+/// What lies on a disk of its own, of so many bytes, that can be filled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disk {
+    /// All data, the log of writes included.
+    Data(u64),
+    /// The log of writes (WAL) alone.
+    Log(u64),
 }
 
 /// How a server is told to stop.
@@ -66,6 +80,13 @@ impl Options {
         self
     }
 
+    /// Puts a part of the cluster on a small disk; see [`SmallDisk`].
+    #[must_use]
+    pub fn disk(mut self, disk: Disk) -> Self {
+        self.disk = Some(disk);
+        self
+    }
+
     pub(crate) fn settings(&self) -> impl Iterator<Item = (&str, &str)> {
         self.settings
             .iter()
@@ -87,15 +108,27 @@ impl Cluster {
     /// # Errors
     /// As [`Cluster::start`].
     pub fn start_with(options: Options) -> Result<Self, ClusterError> {
+        Self::make(options, Server::initdb)
+    }
+
+    /// Starts a server on the data that `fill` puts into its folder.
+    pub(crate) fn make(
+        options: Options,
+        fill: impl FnOnce(&Server) -> Result<(), ClusterError>,
+    ) -> Result<Self, ClusterError> {
         let account = Account::choose()?;
+        let mut folder = Folder::create(account)?;
+        if let Some(disk) = options.disk {
+            folder = folder.with_disk(disk, account)?;
+        }
         let server = Server {
             binaries: Binaries::find()?,
             account,
             options,
-            folder: Folder::create(account)?,
+            folder,
         };
         let watchdog = Watchdog::start(server.folder.root())?;
-        server.initdb()?;
+        fill(&server)?;
         let (port, child) = on_free_port(|port| server.boot(port), &server.folder)?;
         Ok(Self {
             running: Mutex::new(Some(child)),
@@ -197,10 +230,68 @@ impl Cluster {
         self.server.folder.data()
     }
 
+    /// The small disk that was asked for.
+    ///
+    /// # Errors
+    /// None was.
+    pub fn disk(&self) -> Result<&SmallDisk, ClusterError> {
+        self.server.folder.disk().ok_or(ClusterError::NoDisk)
+    }
+
+    /// Whether the server lets somebody in now. Quicker than any client: one message, one byte.
+    #[must_use]
+    pub fn accepts(&self) -> bool {
+        let ask = || {
+            let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
+            stream.set_read_timeout(Some(ACCEPT_LIMIT))?;
+            stream.write_all(&startup_message("postgres", "postgres"))?;
+            let mut answer = [0];
+            stream.read_exact(&mut answer)?;
+            // `R`: how to authenticate. While it starts or recovers it answers with an error.
+            Ok::<_, io::Error>(answer == *b"R")
+        };
+        ask().unwrap_or(false)
+    }
+
+    /// Where clients find the server.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    pub(crate) fn binaries(&self) -> &Binaries {
+        &self.server.binaries
+    }
+
+    pub(crate) fn server(&self) -> &Server {
+        &self.server
+    }
+
     /// The server's log file.
     #[must_use]
     pub fn log_path(&self) -> PathBuf {
         self.server.folder.log_path()
+    }
+
+    /// Waits until a question is answered with yes.
+    pub(crate) fn until(
+        &self,
+        doing: &'static str,
+        mut holds: impl FnMut() -> Result<bool, ClusterError>,
+    ) -> Result<(), ClusterError> {
+        let mut answer = Ok(false);
+        processes::wait_until(STOP_LIMIT, || {
+            answer = holds();
+            !matches!(answer, Ok(false))
+        });
+        if answer? {
+            return Ok(());
+        }
+        Err(ClusterError::TooSlow {
+            doing,
+            limit_s: STOP_LIMIT.as_secs(),
+            log: self.server.folder.log_tail(),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Child>> {
@@ -216,7 +307,7 @@ impl Cluster {
             Stop::Immediate => Signal::Quit,
         };
         processes::signal(signal, &[child.id()])?;
-        let data = self.data_dir();
+        let data = self.server.folder.data_as_seen();
         let gone = processes::wait_until(STOP_LIMIT, || {
             !matches!(child.try_wait(), Ok(None)) && processes::of_data_folder(&data).is_empty()
         });
@@ -232,7 +323,7 @@ impl Cluster {
     }
 
     fn kill_locked(&self, running: &mut Option<Child>) -> Result<(), ClusterError> {
-        processes::kill_all(&self.data_dir(), running.as_mut())?;
+        processes::kill_all(&self.server.folder.data_as_seen(), running.as_mut())?;
         *running = None;
         let files = self.server.folder.lock_files(self.port);
         remove_shared_memory(&files[0]);
@@ -288,7 +379,7 @@ fn no_port(attempts: u32, folder: &Folder) -> ClusterError {
     }
 }
 
-fn random_port() -> u16 {
+pub(crate) fn random_port() -> u16 {
     // The hasher's keys are random for each state: enough for a port, and no dependency.
     let random = RandomState::new().build_hasher().finish();
     let width = u64::from(PORTS.end - PORTS.start);

@@ -6,7 +6,7 @@ use std::io;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClusterError {
-    /// No folder with `initdb`, `postgres`, `psql` and `pg_isready` was found.
+    /// No folder with the server's programs was found.
     #[error(
         "no PostgreSQL server found in PATH, by `pg_config --bindir` or in /usr/lib/postgresql/*/bin; \
          install the Debian package `postgresql` (apt-get install -y postgresql)"
@@ -17,6 +17,14 @@ pub enum ClusterError {
         "PostgreSQL refuses to run as root, and this machine has neither a user `postgres` nor a user `nobody`"
     )]
     NoAccount,
+    /// There is no `pgbouncer`.
+    #[error(
+        "no pgbouncer found in PATH or /usr/sbin; install the Debian package `pgbouncer` (apt-get install -y pgbouncer)"
+    )]
+    PoolerNotFound,
+    /// The cluster was made without a disk of its own.
+    #[error("this cluster has no disk of its own to fill")]
+    NoDisk,
     /// The operating system refused something.
     #[error("could not {doing}: {source}")]
     Io {
@@ -28,7 +36,7 @@ pub enum ClusterError {
     /// A program of PostgreSQL's failed.
     #[error("{program} failed ({status}): {output}")]
     Program {
-        /// `initdb` or `psql`.
+        /// Its name.
         program: &'static str,
         /// How it ended.
         status: String,

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use crate::ClusterError;
 use crate::account::Account;
 use crate::error::{Doing, tail};
+use crate::{ClusterError, Disk, SmallDisk};
 
 /// Every folder begins with this, and the watchdog removes nothing else.
 pub(crate) const PREFIX: &str = "tollway-pg-";
@@ -21,6 +21,10 @@ const LOG_TAIL_BYTES: usize = 4_096;
 /// The folder, removed when dropped.
 #[derive(Debug)]
 pub(crate) struct Folder {
+    /// Where the data or the log of writes are, when they are on a disk of their own.
+    disk: Option<SmallDisk>,
+    /// Whether it is the data that is there.
+    data_on_disk: bool,
     root: TempDir,
 }
 
@@ -38,7 +42,37 @@ impl Folder {
         fs::set_permissions(root.path(), Permissions::from_mode(0o755))
             .doing(|| "open the folder to the server's user".to_owned())?;
         account.own(root.path())?;
-        Ok(Self { root })
+        Ok(Self {
+            disk: None,
+            data_on_disk: false,
+            root,
+        })
+    }
+
+    /// Puts the data, or the log of writes, on a disk of its own.
+    pub(crate) fn with_disk(mut self, disk: Disk, account: Account) -> Result<Self, ClusterError> {
+        let (name, bytes) = match disk {
+            Disk::Data(bytes) => ("data", bytes),
+            Disk::Log(bytes) => ("wal", bytes),
+        };
+        let on = self.root().join(name);
+        fs::create_dir(&on).doing(|| "make a folder to mount on".to_owned())?;
+        account.own(&on)?;
+        self.disk = Some(SmallDisk::mount(&on, bytes, account)?);
+        self.data_on_disk = matches!(disk, Disk::Data(_));
+        Ok(self)
+    }
+
+    pub(crate) fn disk(&self) -> Option<&SmallDisk> {
+        self.disk.as_ref()
+    }
+
+    /// Where the log of writes is, when it is apart from the data.
+    pub(crate) fn log_of_writes(&self) -> Option<&Path> {
+        self.disk
+            .as_ref()
+            .filter(|_| !self.data_on_disk)
+            .map(SmallDisk::path)
     }
 
     /// Also where the socket is.
@@ -47,7 +81,20 @@ impl Folder {
     }
 
     pub(crate) fn data(&self) -> PathBuf {
+        match &self.disk {
+            Some(disk) if self.data_on_disk => disk.path().to_path_buf(),
+            Some(_) | None => self.data_as_seen(),
+        }
+    }
+
+    /// The data folder as `/proc` shows it of the server's processes.
+    pub(crate) fn data_as_seen(&self) -> PathBuf {
         self.root().join("data")
+    }
+
+    /// Holds the server's pid, where it can be read without its data.
+    pub(crate) fn pid_path(&self) -> PathBuf {
+        self.root().join("server.pid")
     }
 
     pub(crate) fn log_path(&self) -> PathBuf {

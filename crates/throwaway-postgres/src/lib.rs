@@ -15,14 +15,22 @@
 mod account;
 mod binaries;
 mod cluster;
+mod disk;
 mod error;
 mod folder;
+mod pooler;
 mod processes;
+mod proxy;
 mod psql;
 mod server;
 mod shared;
+mod standby;
 mod watchdog;
+mod wire;
 
-pub use cluster::{Cluster, Options, Stop};
+pub use cluster::{Cluster, Disk, Options, Stop};
+pub use disk::SmallDisk;
 pub use error::ClusterError;
+pub use pooler::Pooler;
+pub use proxy::{AtCommit, Proxy};
 pub use shared::{Database, SERVER_VARIABLE, shared};

@@ -63,6 +63,12 @@ impl Server {
             ])
             .args(["--username=postgres", "--pgdata"])
             .arg(self.folder.data());
+        if let Some(log_of_writes) = self.folder.log_of_writes() {
+            // Small segments: a small disk holds several.
+            command
+                .args(["--wal-segsize=1", "--waldir"])
+                .arg(log_of_writes);
+        }
         let output = command.output().doing(|| "run initdb".to_owned())?;
         if output.status.success() {
             return Ok(());
@@ -88,6 +94,10 @@ impl Server {
             .arg("-k")
             .arg(self.folder.root())
             .args(["-p", &port.to_string()])
+            .arg(format!(
+                "--external_pid_file={}",
+                self.folder.pid_path().display()
+            ))
             .args(self.settings())
             // A group of its own: an interrupt of the tests must not race with their own stop.
             .process_group(0)
@@ -141,7 +151,7 @@ impl Server {
             return Ok(child);
         }
         let log = self.folder.log_tail();
-        processes::kill_all(&self.folder.data(), Some(&mut child))?;
+        processes::kill_all(&self.folder.data_as_seen(), Some(&mut child))?;
         Err(BootError::Other(ClusterError::TooSlow {
             doing: "starting the server",
             limit_s: START_LIMIT.as_secs(),
@@ -169,7 +179,7 @@ impl Server {
         log.contains("Address already in use")
     }
 
-    fn command(&self, program: &str) -> Command {
+    pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = self.binaries.command(program);
         // Somewhere the server's user may be: it would refuse the caller's folder.
         command.current_dir(self.folder.root());

@@ -19,7 +19,7 @@ case $folder in */"$2"*) ;; *) exit 1 ;; esac
 works_here() {
     [ ! -d /proc/self ] || [ "$(readlink "/proc/$1/cwd")" = "$folder/data" ]
 }
-pid=$(head -n 1 "$folder/data/postmaster.pid" 2>/dev/null)
+pid=$(head -n 1 "$folder/server.pid" 2>/dev/null)
 case $pid in
 '' | *[!0-9]*) ;;
 *)

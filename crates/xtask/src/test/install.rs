@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use throwaway_postgres::{Cluster, ClusterError};
+use throwaway_postgres::{Cluster, ClusterError, Pooler};
 
 use super::{
     program::Program,
@@ -153,8 +153,11 @@ impl Tools {
         Ok(program)
     }
 
-    /// One cluster for all tests; PostgreSQL is installed where it is missing.
+    /// One cluster for all tests; PostgreSQL and PgBouncer are installed where they are missing.
     pub(crate) fn postgres(&self) -> Result<Cluster, Failure> {
+        if !Pooler::is_installed() {
+            self.packages(&["pgbouncer"])?;
+        }
         let cluster = match Cluster::start() {
             Err(ClusterError::ServerNotFound) => {
                 self.packages(&["postgresql"])?;
