@@ -1,8 +1,7 @@
 //! The escrow: a replica's leases in memory, from which holds are taken without asking the database.
 
 use std::{
-    collections::HashMap,
-    hash::{BuildHasher, RandomState},
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
@@ -26,8 +25,8 @@ pub struct Escrow(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    shards: Vec<RwLock<HashMap<BudgetId, Arc<Budget>>>>,
-    hasher: RandomState,
+    /// In the order of ids, so that whoever visits all budgets always does so in one order.
+    shards: Vec<RwLock<BTreeMap<BudgetId, Arc<Budget>>>>,
     fence: Arc<Fence>,
     replica: RwLock<ReplicaId>,
 }
@@ -58,14 +57,14 @@ pub struct Totals {
 }
 
 impl Escrow {
-    /// An escrow without leases that grants nothing until [`Escrow::extend_fence`].
+    /// An escrow without leases that grants nothing until [`Escrow::extend_fence`]. `epoch` is now,
+    /// by the clock whose instants it will be asked with.
     #[must_use]
-    pub fn new(replica: ReplicaId) -> Self {
+    pub fn new(replica: ReplicaId, epoch: Instant) -> Self {
         Self(Arc::new(Shared {
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
-            hasher: RandomState::new(),
             fence: Arc::new(Fence {
-                epoch: Instant::now(),
+                epoch,
                 until_us: AtomicU64::new(0),
             }),
             replica: RwLock::new(replica),
@@ -178,9 +177,9 @@ impl Escrow {
         totals
     }
 
-    fn shard(&self, id: BudgetId) -> &RwLock<HashMap<BudgetId, Arc<Budget>>> {
-        let hash = self.0.hasher.hash_one(id);
-        let index = usize::try_from(hash % (SHARDS as u64)).unwrap_or(0);
+    fn shard(&self, id: BudgetId) -> &RwLock<BTreeMap<BudgetId, Arc<Budget>>> {
+        // The low bits of an id are random.
+        let index = usize::try_from(id.uuid().as_u128() % (SHARDS as u128)).unwrap_or(0);
         &self.0.shards[index]
     }
 }
@@ -539,7 +538,7 @@ mod tests {
 
     /// An open escrow and a path over an account with `account` leased and a key with `key`.
     fn path(account: i64, key: i64) -> (Escrow, Path) {
-        let escrow = Escrow::new(REPLICA);
+        let escrow = Escrow::new(REPLICA, Instant::now());
         escrow.extend_fence(Instant::now() + Duration::from_secs(3600));
         let a = escrow.budget(BudgetId::Account(AccountId::from_uuid(Uuid::from_u128(1))));
         let k = escrow.budget(BudgetId::Key(KeyId::from_uuid(Uuid::from_u128(2))));

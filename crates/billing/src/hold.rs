@@ -446,7 +446,7 @@ mod tests {
         /// An account with credit for this many tokens, all of it leased.
         fn new(tokens: i64) -> Self {
             let replica = ReplicaId::from_uuid(Uuid::from_u128(7));
-            let escrow = Escrow::new(replica);
+            let escrow = Escrow::new(replica, Instant::now());
             escrow.extend_fence(Instant::now() + Duration::from_secs(3600));
             let account = AccountId::from_uuid(Uuid::from_u128(1));
             let budget = escrow.budget(BudgetId::Account(account));

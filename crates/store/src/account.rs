@@ -12,7 +12,7 @@ use crate::{
     Listed, Page, Store, StoreError,
     book::{self, EntryNotes, Scope},
     changes::{self, Change},
-    check,
+    check, fresh,
     link::{Link, Tx},
     sql::{Rows, sql},
 };
@@ -183,7 +183,7 @@ pub(crate) async fn create_account_in(
     check::name(&account.name)?;
     check::not_negative("overdraft", account.overdraft)?;
     let metadata = check::metadata(&account.metadata)?;
-    let id = AccountId::from_uuid(Uuid::now_v7());
+    let id = AccountId::from_uuid(fresh::uuid());
     let insert = sql("INSERT INTO accounts \
          (id, name, overdraft, disabled, metadata, created_at, updated_at) \
          SELECT id, ?, ?, ?, ?, {now}, {now} FROM {rows}")

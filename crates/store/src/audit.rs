@@ -15,7 +15,7 @@ use crate::{
     charge::{USAGE_COLUMNS, UsageColumns},
     check::count,
     link::Link,
-    sql::sql,
+    sql::{Flavor, sql},
 };
 
 /// The result of a proof.
@@ -217,9 +217,9 @@ impl Store {
     pub async fn audit(&self) -> Result<Audit, StoreError> {
         let mut tx = self.backend().snapshot().await?;
         let mut link = tx.link();
-        match link {
-            Link::Sqlite(_) => {}
-            Link::Postgres(_) => {
+        match link.flavor() {
+            Flavor::Sqlite => {}
+            Flavor::Postgres => {
                 let patience = STATEMENT_MAX.as_millis();
                 link.run(sql(format!("SET LOCAL statement_timeout = {patience}")))
                     .await?;

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use tokio::sync::{OnceCell, Semaphore};
 use uuid::Uuid;
 
-use crate::{Store, StoreError, check, secret::Digest, sql::sql, well_formed};
+use crate::{Store, StoreError, check, clock, secret::Digest, sql::sql, well_formed};
 
 /// Look-ups at once; a flood of unknown keys must not take every connection.
 const LOOKUPS_MAX: usize = 4;
@@ -83,7 +83,7 @@ impl KeyRecord {
         if self.revoked {
             return Err(AuthError::Revoked);
         }
-        if self.expires_at.is_some_and(|at| at <= Timestamp::now()) {
+        if self.expires_at.is_some_and(|at| at <= clock::wall()) {
             return Err(AuthError::Expired);
         }
         if self.disabled {

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::{
     StoreError,
     link::Link,
-    sql::{Rows, sql},
+    sql::{Flavor, Rows, sql},
 };
 
 /// What a transaction is going to touch.
@@ -154,10 +154,10 @@ pub(crate) async fn load(link: &mut Link<'_>, scope: &Scope) -> Result<Loaded, S
 async fn lock(link: &mut Link<'_>, ids: Rows) -> Result<Moment, StoreError> {
     let lock = sql("SELECT id FROM budgets WHERE id IN \
          (SELECT b.account_id FROM {rows} JOIN budgets b ON b.id = s.id) ORDER BY id {lock}");
-    match link {
+    match link.flavor() {
         // Its transactions hold the one write lock from the start.
-        Link::Sqlite(_) => {}
-        Link::Postgres(_) => {
+        Flavor::Sqlite => {}
+        Flavor::Postgres => {
             link.all::<(Uuid,)>(lock.rows(ids)).await?;
         }
     }

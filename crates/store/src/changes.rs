@@ -3,7 +3,12 @@
 use billing::{AccountId, BudgetId, KeyId, ReplicaId};
 use uuid::Uuid;
 
-use crate::{StoreError, link::Link, postgres::CHANNEL, sql::sql};
+use crate::{
+    StoreError,
+    link::Link,
+    postgres::CHANNEL,
+    sql::{Flavor, sql},
+};
 
 /// Something that replicas keep in memory is no longer true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,9 +48,9 @@ pub(crate) async fn announce(
         .uuid(id)
         .opt_uuid(source.map(ReplicaId::uuid));
     link.run(insert).await?;
-    match link {
-        Link::Sqlite(_) => {}
-        Link::Postgres(_) => {
+    match link.flavor() {
+        Flavor::Sqlite => {}
+        Flavor::Postgres => {
             let notify = sql("SELECT pg_notify(?, '')").text(CHANNEL);
             link.run(notify).await?;
         }

@@ -11,7 +11,7 @@ use crate::{
     Listed, Page, Store, StoreError,
     book::parse_end,
     check,
-    sql::{Sql, sql},
+    sql::{Flavor, Sql, sql},
 };
 
 /// The most rows of sums in one answer.
@@ -319,11 +319,9 @@ impl Store {
         ));
         let mut reader = self.read().await?;
         let mut link = reader.link();
-        let day_text = match link {
-            crate::link::Link::Sqlite(_) => {
-                "strftime('%Y-%m-%d', created_at / 1000000, 'unixepoch')"
-            }
-            crate::link::Link::Postgres(_) => {
+        let day_text = match link.flavor() {
+            Flavor::Sqlite => "strftime('%Y-%m-%d', created_at / 1000000, 'unixepoch')",
+            Flavor::Postgres => {
                 "to_char(to_timestamp(created_at / 1000000) AT TIME ZONE 'UTC', 'YYYY-MM-DD')"
             }
         };

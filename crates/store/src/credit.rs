@@ -1,6 +1,6 @@
 //! Credits put into accounts and taken out again, once for each idempotency key; the ledger as it is shown.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use billing::{
     AccountId, BudgetId, Credits, EntryId, RequestId,
@@ -15,7 +15,7 @@ use crate::{
     account::{account_in, account_scope, refused},
     book::{self, EntryNotes},
     changes::{self, Change},
-    check,
+    check, clock, fresh,
     link::{Link, Tx},
     sql::sql,
 };
@@ -130,7 +130,7 @@ impl Store {
         credits: NewCredits,
         once: Option<&IdempotencyKey>,
     ) -> Result<Credited, StoreError> {
-        let recall_until = Instant::now() + RECALL_MAX;
+        let recall_until = clock::now() + RECALL_MAX;
         loop {
             let mut tx = self.begin().await?;
             let tried = add_credits_in(&mut tx, account, &credits, once).await;
@@ -143,7 +143,7 @@ impl Store {
                 }
                 Ok(_) | Err(_) => false,
             };
-            if leased && Instant::now() < recall_until {
+            if leased && clock::now() < recall_until {
                 changes::announce(
                     &mut tx.link(),
                     Change::Recall(BudgetId::Account(account)),
@@ -232,7 +232,7 @@ pub(crate) async fn add_credits_in(
         });
     }
     let row = EntryRow {
-        id: EntryId::from_uuid(Uuid::now_v7()),
+        id: EntryId::from_uuid(fresh::uuid()),
         account,
         kind: credits.kind,
         amount: credits.amount,
@@ -265,7 +265,7 @@ pub(crate) async fn add_credits_in(
 }
 
 pub(crate) fn new_entry_id() -> EntryId {
-    EntryId::from_uuid(Uuid::now_v7())
+    EntryId::from_uuid(fresh::uuid())
 }
 
 fn check_credits(credits: &NewCredits) -> Result<(), StoreError> {

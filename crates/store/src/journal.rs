@@ -5,7 +5,7 @@
 //! returns happen exactly once, without ids of their own.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
@@ -15,11 +15,11 @@ use billing::{
 };
 use sqlx::PgConnection;
 use tokio::sync::{mpsc, oneshot};
-use uuid::Uuid;
 
 use crate::{
     Balance, LedgerOptions, Store, StoreError,
     batch::{self, Applied, Asked, Batch, Item, Outcome},
+    clock, fresh,
     link::Tx,
     refill::{Answer, Refills, Waiting},
     replica,
@@ -74,7 +74,7 @@ pub(crate) struct Journal {
     pub(crate) connection: Option<PgConnection>,
     pub(crate) seq: i64,
     /// What of each lease the database knows to be held.
-    pub(crate) held: HashMap<BudgetId, Credits>,
+    pub(crate) held: BTreeMap<BudgetId, Credits>,
     pub(crate) closing: Option<(Instant, oneshot::Sender<bool>)>,
     /// When to stop trying, set from outside: the task may be in the middle of a batch.
     pub(crate) close_by: Arc<OnceLock<Instant>>,
@@ -111,16 +111,19 @@ impl Journal {
             let mut beat = false;
             let deadline = self.closing.as_ref().map(|(deadline, _)| *deadline);
             tokio::select! {
-                count = self.settlements.recv_many(&mut settled, BATCH_MAX), if !drained => {
-                    drained = count == 0;
-                }
+                // In a fixed order, so that a simulation repeats; nobody starves, because every
+                // round takes from both queues what is there.
+                biased;
+                () = until(deadline), if deadline.is_some() => drained = true,
+                _ = heartbeat.tick() => beat = true,
                 count = self.commands.recv_many(&mut commands, BATCH_MAX) => {
                     if count == 0 { return; }
                 }
-                _ = heartbeat.tick() => beat = true,
-                () = until(deadline), if deadline.is_some() => drained = true,
+                count = self.settlements.recv_many(&mut settled, BATCH_MAX), if !drained => {
+                    drained = count == 0;
+                }
             }
-            let since = Instant::now();
+            let since = clock::now();
             if commands.is_empty() && !beat && self.closing.is_none() {
                 self.gather(&mut commands).await;
             }
@@ -198,7 +201,7 @@ impl Journal {
 
     /// Adds what changed of the held amounts, for other replicas' eyes.
     fn note_held(&self, batch: &mut Batch) {
-        let mut held_now = HashMap::new();
+        let mut held_now = BTreeMap::new();
         self.escrow.for_each_budget(|budget| {
             let held = budget.figures().held;
             if held.is_positive() {
@@ -261,7 +264,7 @@ impl Journal {
                         error
                     } else if let Some((outcome, _)) = done {
                         // Booked, but what it leased was taken back.
-                        return Some((outcome.without_leases(), Instant::now()));
+                        return Some((outcome.without_leases(), clock::now()));
                     } else {
                         batch.returns.clear();
                         batch.held.clear();
@@ -299,7 +302,7 @@ impl Journal {
 
     async fn attempt(&mut self, batch: &Batch) -> Attempt {
         let replica = self.escrow.replica();
-        let asked = Instant::now();
+        let asked = clock::now();
         let mut tx = match begin(&self.store, &mut self.connection).await {
             Ok(tx) => tx,
             Err(error) => return Attempt::Failed(error),
@@ -360,7 +363,7 @@ impl Journal {
 
     /// This process was taken for dead: its leases are gone. It goes on under a new name.
     async fn start_over(&mut self) -> Result<(), StoreError> {
-        let id = ReplicaId::from_uuid(Uuid::now_v7());
+        let id = ReplicaId::from_uuid(fresh::uuid());
         let mut tx = begin(&self.store, &mut self.connection).await?;
         replica::register(&mut tx.link(), id, self.options.lease_ttl).await?;
         tx.commit().await?;
@@ -447,7 +450,7 @@ impl Journal {
         // The grace is for the last writes, when running requests used the deadline up.
         self.close_by
             .get()
-            .is_some_and(|deadline| Instant::now() >= *deadline + CLOSE_GRACE)
+            .is_some_and(|deadline| clock::now() >= *deadline + CLOSE_GRACE)
     }
 
     fn lag(&self, lag: Duration) {
@@ -483,7 +486,7 @@ async fn until(deadline: Option<Instant>) {
 }
 
 fn ask(batch: &mut Batch, waiters: &mut Waiters, mut waiting: Waiting) {
-    let now = Instant::now();
+    let now = clock::now();
     let figures = waiting.budget.figures();
     if figures.usable_until.is_some_and(|until| now >= until) {
         // What is free cannot be used any more; new credit must not be mixed with it.

@@ -15,6 +15,7 @@ use crate::{
     changes::{self, Change},
     check,
     credit::add_credits_in,
+    fresh,
     link::{Link, Tx},
     sql::{Sql, sql},
 };
@@ -284,7 +285,7 @@ impl Store {
                 create_account_in(tx, &own).await?
             }
         };
-        let id = KeyId::from_uuid(Uuid::now_v7());
+        let id = KeyId::from_uuid(fresh::uuid());
         let secret = ApiKeySecret::random()?;
         let insert = sql("INSERT INTO keys (id, account_id, name, digest, prefix, \
              limit_credits, models, expires_at, metadata, created_at, updated_at) \

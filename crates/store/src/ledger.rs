@@ -1,7 +1,7 @@
 //! The ledger of one replica: what the request path asks for keys, permits and credit.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
@@ -16,12 +16,11 @@ use tokio::{
     },
     task::JoinHandle,
 };
-use uuid::Uuid;
 
 use crate::{
     AuthError, Balance, KeyRecord, LedgerOptions, Store, StoreError,
     auth::Keys,
-    chores,
+    chores, clock, fresh,
     journal::{self, CLOSE_GRACE, Command, Figures, Journal},
     refill::{Answer, Refills, slice},
     replica,
@@ -114,10 +113,10 @@ impl Ledger {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn start(store: Store, options: LedgerOptions) -> Result<Self, StoreError> {
-        let id = ReplicaId::from_uuid(Uuid::now_v7());
-        let escrow = Escrow::new(id);
+        let id = ReplicaId::from_uuid(fresh::uuid());
+        let asked = clock::now();
+        let escrow = Escrow::new(id, asked);
         let mut connection = None;
-        let asked = Instant::now();
         let mut tx = journal::begin(&store, &mut connection).await?;
         replica::register(&mut tx.link(), id, options.lease_ttl).await?;
         tx.commit().await?;
@@ -138,7 +137,7 @@ impl Ledger {
             commands: commands_in,
             connection,
             seq: 0,
-            held: HashMap::new(),
+            held: BTreeMap::new(),
             closing: None,
             close_by: Arc::clone(&close_by),
         };
@@ -152,10 +151,10 @@ impl Ledger {
             looked: None,
         };
         let tasks = vec![
-            tokio::spawn(journal.run()),
-            tokio::spawn(watcher.run()),
-            tokio::spawn(watch::listen(store.clone())),
-            tokio::spawn(chores::run(store.clone(), options.clone(), escrow.clone())),
+            store.spawn(journal.run()),
+            store.spawn(watcher.run()),
+            store.spawn(watch::listen(store.clone())),
+            store.spawn(chores::run(store.clone(), options.clone(), escrow.clone())),
         ];
         Ok(Self(Arc::new(Inner {
             store,
@@ -224,11 +223,11 @@ impl Ledger {
         if !need.is_positive() {
             return Ok(());
         }
-        let patience = deadline.min(Instant::now() + self.0.options.short_wait);
+        let patience = deadline.min(clock::now() + self.0.options.short_wait);
         let mut recalled: Option<Instant> = None;
         let mut recall = false;
         loop {
-            let Some(budget) = self.lacking(path, need, Instant::now()) else {
+            let Some(budget) = self.lacking(path, need, clock::now()) else {
                 return Ok(());
             };
             let mut changed = std::pin::pin!(budget.changed().notified());
@@ -244,7 +243,7 @@ impl Ledger {
             };
             let (available, leased_elsewhere) = match answer {
                 Some(Answer::Try) => {
-                    if Instant::now() >= deadline {
+                    if clock::now() >= deadline {
                         return Err(shortfall(figures.free, Credits::ZERO, false));
                     }
                     continue;
@@ -254,14 +253,14 @@ impl Ledger {
                     leased_elsewhere,
                 }) => (available.saturating_add(figures.free), leased_elsewhere),
                 // Nobody answered in time, but credit may have come by another way.
-                None if self.lacking(path, need, Instant::now()).is_none() => return Ok(()),
+                None if self.lacking(path, need, clock::now()).is_none() => return Ok(()),
                 None => return Err(shortfall(figures.free, Credits::ZERO, true)),
             };
             if figures.free >= need {
                 continue;
             }
             let elsewhere = leased_elsewhere.is_positive();
-            let now = Instant::now();
+            let now = clock::now();
             let coming = elsewhere || figures.held.is_positive();
             if !coming || now >= patience {
                 return Err(shortfall(available, leased_elsewhere, false));
@@ -337,14 +336,14 @@ impl Ledger {
             in_flight,
             dead_settlements: figures.dead,
             house_losses: figures.losses.clone(),
-            fenced: inner.escrow.fenced(Instant::now()),
+            fenced: inner.escrow.fenced(clock::now()),
         }
     }
 
     /// Takes no more requests, waits for running ones up to `deadline`, writes every settlement,
     /// gives all leases back. True when everything was written.
     pub async fn shutdown(&self, deadline: Duration) -> bool {
-        let deadline = Instant::now() + deadline;
+        let deadline = clock::now() + deadline;
         let _ = self.0.close_by.set(deadline);
         let (done, closed) = oneshot::channel();
         let give_up = (deadline + CLOSE_GRACE * 2).into();

@@ -7,7 +7,10 @@ use sqlx::{
     pool::PoolConnection, postgres::PgRow, sqlite::SqliteRow,
 };
 
-use crate::{StoreError, sql::Sql};
+use crate::{
+    StoreError,
+    sql::{Flavor, Sql},
+};
 
 /// No statement may take longer; the server is told the same.
 pub(crate) const STATEMENT_MAX: Duration = Duration::from_secs(15);
@@ -32,6 +35,14 @@ pub(crate) enum Link<'a> {
 }
 
 impl Link<'_> {
+    /// Whose dialect it speaks.
+    pub(crate) const fn flavor(&self) -> Flavor {
+        match self {
+            Self::Sqlite(_) => Flavor::Sqlite,
+            Self::Postgres(_) => Flavor::Postgres,
+        }
+    }
+
     /// All rows.
     pub(crate) async fn all<T: Record>(&mut self, sql: Sql) -> Result<Vec<T>, StoreError> {
         self.all_within(sql, STATEMENT_MAX).await

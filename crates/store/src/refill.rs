@@ -181,7 +181,7 @@ mod tests {
 
     fn budget(free: i64, usable_until: Option<Instant>) -> Arc<Budget> {
         let replica = ReplicaId::from_uuid(Uuid::from_u128(1));
-        let escrow = Escrow::new(replica);
+        let escrow = Escrow::new(replica, Instant::now());
         escrow.extend_fence(Instant::now() + Duration::from_secs(3600));
         let account = AccountId::from_uuid(Uuid::from_u128(2));
         let budget = escrow.budget(BudgetId::Account(account));

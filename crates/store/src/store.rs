@@ -157,6 +157,14 @@ impl Store {
         self.0.changed.subscribe()
     }
 
+    /// Runs a task of a ledger that works on this store.
+    pub(crate) fn spawn(
+        &self,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> tokio::task::JoinHandle<()> {
+        tokio::spawn(task)
+    }
+
     pub(crate) async fn read(&self) -> Result<Reader, StoreError> {
         self.backend().reader().await
     }

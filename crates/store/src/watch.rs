@@ -14,6 +14,7 @@ use crate::{
     auth::Keys,
     book,
     changes::{Change, ChangeRecord},
+    clock,
     journal::{Command, PERIOD_MIN},
     sql::sql,
     store::Backend,
@@ -49,6 +50,8 @@ impl Watcher {
         let mut failing = false;
         loop {
             tokio::select! {
+                // In a fixed order, so that a simulation repeats: both only say "look".
+                biased;
                 _ = tick.tick() => {}
                 Ok(()) = changed.changed() => {}
             }
@@ -68,7 +71,7 @@ impl Watcher {
 
     /// Reads the changes since the last look and acts on those not seen before.
     async fn look(&mut self) -> Result<(), StoreError> {
-        let started = Instant::now();
+        let started = clock::now();
         let since_last = self.looked.map(|at| started.duration_since(at));
         let back = OVERLAP + since_last.unwrap_or_default();
         let mut reader = self.store.read().await?;
@@ -121,7 +124,7 @@ impl Watcher {
 
     /// Gives back what nobody asked for in a while, and what may not be used any more.
     fn give_idle_back(&self, commands: &mpsc::Sender<Command>) {
-        let now = Instant::now();
+        let now = clock::now();
         let idle = self.options.idle;
         let mut back: Vec<Arc<Budget>> = Vec::new();
         self.escrow.for_each_budget(|budget| {
