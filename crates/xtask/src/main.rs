@@ -1,5 +1,6 @@
 //! Generate, tidy, test and measure: the project's own chores (`cargo xtask --help`).
 
+mod bench;
 mod checkout;
 mod generate;
 mod mutate;
@@ -41,6 +42,8 @@ enum Chore {
     RealModel,
     /// Take guards out of a copy of the code, one by one, and see their tests fail.
     Mutate(mutate::Arguments),
+    /// Measure what the documentation promises.
+    Bench(bench::Arguments),
     /// Check the habits that no compiler checks.
     Tidy,
     /// Write the documents that are made from code and data.
@@ -67,6 +70,7 @@ fn run(checkout: &Checkout, chore: Chore) -> Result<Report, Failure> {
         Chore::Test(arguments) => test::run(checkout, &arguments),
         Chore::RealModel => real_model::run(checkout),
         Chore::Mutate(arguments) => mutate::run(checkout, &arguments),
+        Chore::Bench(arguments) => bench::run(checkout, &arguments),
         Chore::Tidy => tidy::run(checkout),
         Chore::Generate(arguments) => generate::run(checkout, &arguments),
     }

@@ -1,0 +1,68 @@
+//! `cargo xtask bench`: figures that the documentation promises, measured where you are.
+
+use std::{env, path::PathBuf, time::Duration};
+
+use crate::{
+    checkout::Checkout,
+    report::{Failure, Report},
+    test::{Runner, Tools, text},
+};
+
+/// Filling two databases with ten million rows, and the runs; a slow machine gets more.
+const FULL_MAX: Duration = Duration::from_secs(3 * 3600);
+
+/// What is measured.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(clap::Subcommand)]
+enum What {
+    /// Holds and settlements a second, beside one conditional statement for each.
+    ///
+    /// Builds an optimised program and takes about half an hour and 10 GB of disk; let nothing
+    /// else run meanwhile.
+    Ledger(Ledger),
+}
+
+#[derive(clap::Args)]
+struct Ledger {
+    /// A few seconds and not optimised, to see that the bench works: its figures mean nothing.
+    #[arg(long)]
+    quick: bool,
+    /// Write the figures as JSON into this file too.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// More for the bench itself: `-- --help` lists it.
+    #[arg(last = true)]
+    more: Vec<String>,
+}
+
+/// Builds and runs a bench, which prints its figures.
+pub(crate) fn run(checkout: &Checkout, arguments: &Arguments) -> Result<Report, Failure> {
+    let What::Ledger(ledger) = &arguments.what;
+    let mut cargo = vec!["run", "--locked", "--package", "bench-ledger"];
+    if !ledger.quick {
+        cargo.push("--release");
+    }
+    cargo.push("--");
+    if ledger.quick {
+        cargo.push("--quick");
+    }
+    // It runs in the checkout's root, wherever this was called from.
+    let here = env::current_dir().map_err(Failure::file("."))?;
+    let json = ledger.json.as_ref().map(|path| here.join(path));
+    if let Some(path) = &json {
+        cargo.extend(["--json", text(path)?]);
+    }
+    cargo.extend(ledger.more.iter().map(String::as_str));
+    let tools = Tools::new(checkout, "bench")?;
+    let tally = tools.cargo(&cargo, Runner::ExitCode, FULL_MAX)?;
+    let mut report = Report::new();
+    if tally.failed > 0 {
+        report.blame("the bench failed, or a figure that is promised was missed");
+    }
+    Ok(report)
+}
