@@ -113,6 +113,7 @@ pub async fn prepare_with(
     }
     let options = OpenOptions {
         connections: settings.database_connections,
+        pooler: settings.database_pooler,
         ..OpenOptions::default()
     };
     let store = Store::open(&StoreUrl::parse(&settings.database_url)?, options).await?;

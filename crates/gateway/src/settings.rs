@@ -2,6 +2,7 @@
 
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
+use store::Pooler;
 use toml::de::{DeTable, DeValue};
 
 /// A secret that does not show itself in logs or errors.
@@ -84,6 +85,8 @@ pub struct Settings {
     pub attempts_max: usize,
     /// Connections to the database.
     pub database_connections: u32,
+    /// What stands between this program and its Postgres.
+    pub database_pooler: Pooler,
     /// How often the books are proved for the metric.
     pub audit_every: Duration,
     /// Explicit routes.
@@ -124,6 +127,7 @@ impl Default for Settings {
             shutdown_grace: Duration::from_secs(30),
             attempts_max: 3,
             database_connections: 8,
+            database_pooler: Pooler::Detect,
             audit_every: Duration::from_secs(3600),
             routes: Vec::new(),
         }
@@ -309,6 +313,20 @@ pub const SETTINGS: &[Setting] = &[
                 s.database_connections = u32::try_from(n).map_err(|e| e.to_string())?;
                 Ok(())
             })
+        },
+    },
+    Setting {
+        name: "database_pooler",
+        doc: "what stands before Postgres: session (nothing, or a pooler with a session for each connection), transaction (PgBouncer with pool_mode = transaction), or detect (find out at the start)",
+        default: "detect",
+        apply: |s, v| {
+            s.database_pooler = match v {
+                "detect" => Pooler::Detect,
+                "session" => Pooler::Session,
+                "transaction" => Pooler::Transaction,
+                _ => return Err("write detect, session or transaction".into()),
+            };
+            Ok(())
         },
     },
 ];

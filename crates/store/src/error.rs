@@ -140,7 +140,11 @@ fn transient(error: &sqlx::Error) -> bool {
             // SQLite: busy, locked, I/O, full and their extended forms (low byte 5, 6, 10, 13).
             let class = code.get(..2).unwrap_or_default();
             let sqlite = code.parse::<u32>().map_or(0, |n| n & 0xff);
-            let postgres = code.len() == 5 && matches!(class, "08" | "53" | "57" | "58" | "40");
+            // 25006: a server that only reads, as before its promotion. 25P03: our transaction
+            // was idle for too long, so it was undone.
+            let postgres = code.len() == 5
+                && (matches!(class, "08" | "53" | "57" | "58" | "40")
+                    || matches!(&*code, "25006" | "25P03"));
             postgres || (code.len() < 5 && matches!(sqlite, 5 | 6 | 10 | 13))
         }),
         _ => false,

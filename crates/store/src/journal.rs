@@ -13,7 +13,6 @@ use std::{
 use billing::{
     AccountId, Budget, BudgetId, Checkpoint, Credits, Escrow, ReplicaId, Settlement, rules::Granted,
 };
-use sqlx::PgConnection;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
@@ -21,6 +20,7 @@ use crate::{
     batch::{self, Applied, Asked, Batch, Item, Outcome},
     clock, fresh,
     link::Tx,
+    postgres::{OwnConnection, Session},
     refill::{Answer, Refills, Waiting},
     replica,
     sql::sql,
@@ -29,9 +29,10 @@ use crate::{
 
 /// The most settlements, and the most commands, of one transaction.
 const BATCH_MAX: usize = 512;
-/// Between attempts; doubled up to the second.
+/// Between attempts; doubled up to the second. Short, so that a database that is back is used at
+/// once: an attempt costs next to nothing.
 const RETRY_FIRST: Duration = Duration::from_millis(20);
-const RETRY_MAX: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_millis(250);
 /// No task of the ledger looks more often, whatever the options say.
 pub(crate) const PERIOD_MIN: Duration = Duration::from_millis(10);
 /// For the last writes of a replica that closes.
@@ -71,7 +72,7 @@ pub(crate) struct Journal {
     pub(crate) settlements: mpsc::Receiver<Settlement>,
     pub(crate) commands: mpsc::Receiver<Command>,
     /// Postgres: a connection of its own, thrown away after any fault.
-    pub(crate) connection: Option<PgConnection>,
+    pub(crate) connection: Option<OwnConnection>,
     pub(crate) seq: i64,
     /// What of each lease the database knows to be held.
     pub(crate) held: BTreeMap<BudgetId, Credits>,
@@ -251,9 +252,15 @@ impl Journal {
         batch.seq = self.seq;
         let mut pause = RETRY_FIRST;
         let mut in_doubt = None;
+        let mut failing_since = None;
         loop {
             let error = match self.attempt(batch).await {
-                Attempt::Done(outcome, asked) => return Some((outcome, asked)),
+                Attempt::Done(outcome, asked) => {
+                    if let Some(since) = failing_since.map(|since| clock::now().duration_since(since)) {
+                        tracing::info!(away_ms = since.as_millis(), "the database is back");
+                    }
+                    return Some((outcome, asked));
+                }
                 Attempt::Before => match in_doubt.take() {
                     Some(done) => return Some(done),
                     None => StoreError::Corrupt("a batch of another process".into()),
@@ -294,7 +301,10 @@ impl Journal {
                 );
                 return None;
             }
-            tracing::warn!(%error, "the journal waits for the database");
+            if failing_since.is_none() {
+                tracing::warn!(%error, "the journal waits for the database");
+            }
+            failing_since.get_or_insert_with(clock::now);
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RETRY_MAX);
         }
@@ -302,19 +312,25 @@ impl Journal {
 
     async fn attempt(&mut self, batch: &Batch) -> Attempt {
         let replica = self.escrow.replica();
+        let store = self.store.clone();
         let asked = clock::now();
-        let mut tx = match begin(&self.store, &mut self.connection).await {
-            Ok(tx) => tx,
+        let session = match connected(&store, &mut self.connection).await {
+            Ok(session) => session,
             Err(error) => return Attempt::Failed(error),
         };
-        let applied = batch::apply(&mut tx.link(), replica, batch).await;
-        let outcome = match applied {
-            Ok(Applied::Ready(outcome)) => outcome,
-            Ok(Applied::Before) => return Attempt::Before,
-            Ok(Applied::Reaped { committed }) => return Attempt::Reaped { committed },
+        let connection = &mut self.connection;
+        let applying = async {
+            let mut tx = begin(&store, connection).await?;
+            let applied = batch::apply(&mut tx.link(), replica, batch).await?;
+            Ok((tx, applied))
+        };
+        let (tx, outcome) = match unless_lost(&store, session, applying).await {
+            Ok((tx, Applied::Ready(outcome))) => (tx, outcome),
+            Ok((_, Applied::Before)) => return Attempt::Before,
+            Ok((_, Applied::Reaped { committed })) => return Attempt::Reaped { committed },
             Err(error) => return Attempt::Failed(error),
         };
-        match tx.commit().await {
+        match unless_lost(&store, session, tx.commit()).await {
             Ok(()) => Attempt::Done(outcome, asked),
             Err(error) => Attempt::InDoubt(outcome, asked, error),
         }
@@ -464,7 +480,7 @@ impl Journal {
 /// A transaction of the journal's own.
 pub(crate) async fn begin<'c>(
     store: &Store,
-    connection: &'c mut Option<PgConnection>,
+    connection: &'c mut Option<OwnConnection>,
 ) -> Result<Tx<'c>, StoreError> {
     match store.backend() {
         Backend::Sqlite(_) => store.begin().await,
@@ -473,8 +489,42 @@ pub(crate) async fn begin<'c>(
                 Some(open) => connection.insert(open),
                 None => connection.insert(backend.own_connection().await?),
             };
-            Tx::begin_postgres(connection).await
+            connection.begin().await
         }
+    }
+}
+
+/// Makes the connection where there is none; the server's session behind it, where it is known.
+async fn connected(
+    store: &Store,
+    connection: &mut Option<OwnConnection>,
+) -> Result<Option<Session>, StoreError> {
+    match store.backend() {
+        Backend::Sqlite(_) => Ok(None),
+        Backend::Postgres(backend) => {
+            let open = match connection.take() {
+                Some(open) => open,
+                None => backend.own_connection().await?,
+            };
+            Ok(connection.insert(open).session())
+        }
+    }
+}
+
+/// Does a part of an attempt, unless it becomes known that its answer will never come.
+async fn unless_lost<T>(
+    store: &Store,
+    session: Option<Session>,
+    work: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let (Backend::Postgres(backend), Some(session)) = (store.backend(), session) else {
+        return work.await;
+    };
+    tokio::select! {
+        // What is done is done, however long it took.
+        biased;
+        done = work => done,
+        () = backend.until_lost(session) => Err(StoreError::TimedOut),
     }
 }
 

@@ -39,7 +39,7 @@ pub use error::StoreError;
 pub use instance::AdminKey;
 pub use key::{CreatedKey, Key, KeyFilter, KeyPatch, NewKey};
 pub use ledger::{Busy, Ledger, Shortfall, Stats};
-pub use options::{LedgerOptions, OpenOptions, StoreUrl};
+pub use options::{LedgerOptions, OpenOptions, Pooler, StoreUrl};
 pub use page::{Cursor, Listed, PAGE_ROWS_MAX, Page};
 pub use secret::{ApiKeySecret, well_formed};
 pub use store::Store;

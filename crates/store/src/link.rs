@@ -31,7 +31,32 @@ pub(crate) enum Link<'a> {
     /// SQLite.
     Sqlite(&'a mut SqliteConnection),
     /// Postgres.
-    Postgres(&'a mut PgConnection),
+    Postgres(PostgresLink<'a>),
+}
+
+/// A connection to Postgres, and what becomes of the statements prepared on it.
+pub(crate) struct PostgresLink<'a> {
+    connection: &'a mut PgConnection,
+    statements: Statements,
+}
+
+/// Whether prepared statements are kept under names. A transaction pooler hands the server's
+/// session on after every transaction: names of one client would meet those of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Statements {
+    /// They are: the session is this connection's alone.
+    Named,
+    /// They are not, and everything runs in a transaction.
+    Unnamed,
+}
+
+impl Statements {
+    fn are_named(self) -> bool {
+        match self {
+            Self::Named => true,
+            Self::Unnamed => false,
+        }
+    }
 }
 
 impl Link<'_> {
@@ -57,7 +82,11 @@ impl Link<'_> {
         let rows = async {
             match self {
                 Self::Sqlite(c) => sql.sqlite_as().fetch_all(&mut **c).await,
-                Self::Postgres(c) => sql.postgres_as().fetch_all(&mut **c).await,
+                Self::Postgres(c) => {
+                    let named = c.statements.are_named();
+                    let query = sql.postgres_as().persistent(named);
+                    query.fetch_all(&mut *c.connection).await
+                }
             }
         };
         bounded_by(max, rows).await
@@ -67,7 +96,10 @@ impl Link<'_> {
     pub(crate) async fn maybe<T: Record>(&mut self, sql: Sql) -> Result<Option<T>, StoreError> {
         match self {
             Self::Sqlite(c) => bounded(sql.sqlite_as().fetch_optional(&mut **c)).await,
-            Self::Postgres(c) => bounded(sql.postgres_as().fetch_optional(&mut **c)).await,
+            Self::Postgres(c) => {
+                let query = sql.postgres_as().persistent(c.statements.are_named());
+                bounded(query.fetch_optional(&mut *c.connection)).await
+            }
         }
     }
 
@@ -86,7 +118,8 @@ impl Link<'_> {
                 Ok(done.rows_affected())
             }
             Self::Postgres(c) => {
-                let done = bounded(sql.postgres().execute(&mut **c)).await?;
+                let query = sql.postgres().persistent(c.statements.are_named());
+                let done = bounded(query.execute(&mut *c.connection)).await?;
                 Ok(done.rows_affected())
             }
         }
@@ -115,13 +148,23 @@ pub(crate) enum Reader {
     Sqlite(PoolConnection<Sqlite>),
     /// Postgres.
     Postgres(PoolConnection<Postgres>),
+    /// Postgres behind a transaction pooler: a statement is prepared and run in two steps, which
+    /// only a transaction keeps on one session.
+    Pooled(Transaction<'static, Postgres>),
 }
 
 impl Reader {
     pub(crate) fn link(&mut self) -> Link<'_> {
         match self {
             Self::Sqlite(c) => Link::Sqlite(c),
-            Self::Postgres(c) => Link::Postgres(c),
+            Self::Postgres(c) => Link::Postgres(PostgresLink {
+                connection: c,
+                statements: Statements::Named,
+            }),
+            Self::Pooled(tx) => Link::Postgres(PostgresLink {
+                connection: tx,
+                statements: Statements::Unnamed,
+            }),
         }
     }
 }
@@ -131,23 +174,29 @@ pub(crate) enum Tx<'c> {
     /// SQLite.
     Sqlite(Transaction<'c, Sqlite>),
     /// Postgres.
-    Postgres(Transaction<'c, Postgres>),
+    Postgres(Transaction<'c, Postgres>, Statements),
 }
 
 impl<'c> Tx<'c> {
     /// A transaction on a connection of one's own.
     pub(crate) async fn begin_postgres(
         connection: &'c mut PgConnection,
+        statements: Statements,
     ) -> Result<Self, StoreError> {
-        bounded(connection.begin_with(BEGIN_POSTGRES))
-            .await
-            .map(Self::Postgres)
+        let tx = match statements {
+            Statements::Named => bounded(connection.begin_with(BEGIN_POSTGRES)).await?,
+            Statements::Unnamed => bounded(connection.begin_with(BEGIN_POOLED)).await?,
+        };
+        Ok(Self::Postgres(tx, statements))
     }
 
     pub(crate) fn link(&mut self) -> Link<'_> {
         match self {
             Self::Sqlite(tx) => Link::Sqlite(tx),
-            Self::Postgres(tx) => Link::Postgres(tx),
+            Self::Postgres(tx, statements) => Link::Postgres(PostgresLink {
+                connection: tx,
+                statements: *statements,
+            }),
         }
     }
 
@@ -155,12 +204,16 @@ impl<'c> Tx<'c> {
     pub(crate) async fn commit(self) -> Result<(), StoreError> {
         match self {
             Self::Sqlite(tx) => bounded(tx.commit()).await,
-            Self::Postgres(tx) => bounded(tx.commit()).await,
+            Self::Postgres(tx, _) => bounded(tx.commit()).await,
         }
     }
 }
 
 /// Said in full, so that a server with other defaults behaves the same.
 pub(crate) const BEGIN_POSTGRES: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+/// The same where the session is another one each time: its settings travel along.
+pub(crate) const BEGIN_POOLED: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; \
+     SET LOCAL statement_timeout = 15000; SET LOCAL lock_timeout = 15000; \
+     SET LOCAL idle_in_transaction_session_timeout = 15000; SET LOCAL synchronous_commit = on";
 /// The write lock at once: a transaction that reads first and writes later could not get it.
 pub(crate) const BEGIN_SQLITE: &str = "BEGIN IMMEDIATE";

@@ -62,6 +62,20 @@ impl fmt::Debug for StoreUrl {
     }
 }
 
+/// What stands between this program and a Postgres server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Pooler {
+    /// Find out when the database is opened: two connections that are served by one session of
+    /// the server prove a transaction pooler.
+    #[default]
+    Detect,
+    /// Nothing, or a pooler that gives each connection a session of its own.
+    Session,
+    /// A pooler that gives each transaction any session, such as PgBouncer with
+    /// `pool_mode = transaction`: no prepared statements, no LISTEN, no session's settings.
+    Transaction,
+}
+
 /// How the store opens its database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpenOptions {
@@ -69,6 +83,8 @@ pub struct OpenOptions {
     pub connections: u32,
     /// How long a call waits for a free connection, and a statement for the server.
     pub timeout: Duration,
+    /// Postgres: what stands before the server.
+    pub pooler: Pooler,
 }
 
 impl Default for OpenOptions {
@@ -76,6 +92,7 @@ impl Default for OpenOptions {
         Self {
             connections: 8,
             timeout: Duration::from_secs(5),
+            pooler: Pooler::Detect,
         }
     }
 }

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use crate::{
     OpenOptions, StoreError, StoreUrl,
-    link::{BEGIN_POSTGRES, BEGIN_SQLITE, Reader, Tx},
+    link::{BEGIN_SQLITE, Reader, Tx},
     options::Target,
     postgres::PostgresBackend,
     secret::Pepper,
@@ -75,7 +75,7 @@ impl Store {
                 Backend::Sqlite(SqliteBackend::open_read_only(path, options).await?)
             }
             Target::Postgres(url) => {
-                Backend::Postgres(Box::new(PostgresBackend::connect(url, options).await?))
+                Backend::Postgres(Box::new(PostgresBackend::read_only(url, options).await?))
             }
         };
         let looked = async {
@@ -178,14 +178,14 @@ impl Backend {
     pub(crate) async fn reader(&self) -> Result<Reader, StoreError> {
         Ok(match self {
             Self::Sqlite(backend) => Reader::Sqlite(backend.readers.acquire().await?),
-            Self::Postgres(backend) => Reader::Postgres(backend.pool.acquire().await?),
+            Self::Postgres(backend) => backend.reader().await?,
         })
     }
 
     pub(crate) async fn begin(&self) -> Result<Tx<'static>, StoreError> {
         Ok(match self {
             Self::Sqlite(backend) => Tx::Sqlite(backend.writer.begin_with(BEGIN_SQLITE).await?),
-            Self::Postgres(backend) => Tx::Postgres(backend.pool.begin_with(BEGIN_POSTGRES).await?),
+            Self::Postgres(backend) => backend.begin().await?,
         })
     }
 
@@ -195,7 +195,7 @@ impl Backend {
             Self::Sqlite(backend) => Tx::Sqlite(backend.readers.begin_with("BEGIN").await?),
             Self::Postgres(backend) => {
                 let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-                Tx::Postgres(backend.pool.begin_with(begin).await?)
+                Tx::Postgres(backend.pool.begin_with(begin).await?, backend.statements)
             }
         })
     }

@@ -27,6 +27,8 @@ const OVERLAP: Duration = Duration::from_secs(20);
 pub(crate) const CHANGES_KEPT: Duration = Duration::from_secs(600);
 /// Between attempts to listen again.
 const LISTEN_PAUSE: Duration = Duration::from_secs(5);
+/// The longest look: what another replica changed is to be known within a second.
+const LOOK_MAX: Duration = Duration::from_millis(700);
 
 /// The task's state.
 #[derive(Debug)]
@@ -55,7 +57,10 @@ impl Watcher {
                 _ = tick.tick() => {}
                 Ok(()) = changed.changed() => {}
             }
-            let looked = self.look().await;
+            // A look that hangs must not keep this replica blind: the next one starts afresh.
+            let looked = tokio::time::timeout(LOOK_MAX, self.look())
+                .await
+                .unwrap_or(Err(StoreError::TimedOut));
             if let Err(error) = &looked
                 && !failing
             {
@@ -151,6 +156,10 @@ pub(crate) async fn listen(store: Store) {
     let Backend::Postgres(backend) = store.backend() else {
         return;
     };
+    if !backend.has_sessions() {
+        // Behind a transaction pooler nobody would be told: the watchers look by themselves.
+        return;
+    }
     loop {
         if let Ok(mut listener) = backend.listen().await {
             store.wake();

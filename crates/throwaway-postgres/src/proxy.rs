@@ -59,6 +59,7 @@ struct Weather {
 struct Plan {
     every: u64,
     left: u64,
+    once: bool,
     fault: AtCommit,
 }
 
@@ -162,6 +163,17 @@ impl Proxy {
         *lock(&self.state.plan) = Some(Plan {
             every,
             left: every,
+            once: false,
+            fault,
+        });
+    }
+
+    /// The next COMMIT fares so, and no other.
+    pub fn at_next_commit(&self, fault: AtCommit) {
+        *lock(&self.state.plan) = Some(Plan {
+            every: 1,
+            left: 1,
+            once: true,
             fault,
         });
     }
@@ -209,15 +221,19 @@ impl State {
             return None;
         }
         self.commits.fetch_add(1, Ordering::SeqCst);
-        let mut plan = lock(&self.plan);
-        let plan = plan.as_mut()?;
+        let mut planned = lock(&self.plan);
+        let plan = planned.as_mut()?;
         plan.left = plan.left.saturating_sub(1);
         if plan.left > 0 {
             return None;
         }
         plan.left = plan.every;
+        let fault = plan.fault;
+        if plan.once {
+            *planned = None;
+        }
         self.faults.fetch_add(1, Ordering::SeqCst);
-        Some(plan.fault)
+        Some(fault)
     }
 }
 

@@ -252,7 +252,7 @@ async fn a_commit_is_cut_before_or_after_the_server_has_done_it() {
     proxy.at_commits(2, AtCommit::CutBefore);
     insert(2).await.unwrap();
     assert!(insert(3).await.is_err());
-    proxy.at_commits(1, AtCommit::CutAfter);
+    proxy.at_next_commit(AtCommit::CutAfter);
     assert!(insert(4).await.is_err());
     let late = Duration::from_millis(200);
     proxy.at_commits(1, AtCommit::Delay(late));

@@ -3,20 +3,12 @@
 use std::{
     io::{BufRead, BufReader, Read},
     process::{Command, Stdio},
-    sync::{
-        Arc,
-        atomic::{AtomicU8, AtomicU32, Ordering},
-    },
     time::{Duration, Instant},
 };
 
 use billing::Reserved;
 use store::{Ledger, LedgerOptions};
-use throwaway_postgres::Cluster;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-};
+use throwaway_postgres::{AtCommit, Cluster, Proxy};
 
 use crate::world::{World, eventually, flushed, hold_from, n, open, quick, settlement, soon};
 
@@ -31,114 +23,32 @@ fn alone() -> LedgerOptions {
     }
 }
 
-/// What happens to the next COMMIT that passes.
-#[derive(Clone, Copy)]
-enum Fault {
-    /// It never reaches the server.
-    Before = 1,
-    /// It is done, and the answer never reaches the client.
-    After = 2,
-}
-
-/// A proxy before Postgres that cuts one connection at its COMMIT.
-struct Cutter {
-    port: u16,
-    fault: Arc<AtomicU8>,
-    cuts: Arc<AtomicU32>,
-}
-
-impl Cutter {
-    async fn before(url: &str) -> Self {
-        let (_, rest) = url.split_once("127.0.0.1:").unwrap();
-        let server: u16 = rest.split('/').next().unwrap().parse().unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let (fault, cuts) = (Arc::new(AtomicU8::new(0)), Arc::new(AtomicU32::new(0)));
-        let (armed, counted) = (Arc::clone(&fault), Arc::clone(&cuts));
-        tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let (armed, counted) = (Arc::clone(&armed), Arc::clone(&counted));
-                tokio::spawn(async move {
-                    let upstream = TcpStream::connect(("127.0.0.1", server)).await.unwrap();
-                    carry(client, upstream, &armed, &counted).await;
-                });
-            }
-        });
-        Self { port, fault, cuts }
-    }
-
-    fn url(&self, url: &str) -> String {
-        let (head, rest) = url.split_once("127.0.0.1:").unwrap();
-        let path = rest.split_once('/').unwrap().1;
-        format!("{head}127.0.0.1:{}/{path}?sslmode=disable", self.port)
-    }
-
-    fn arm(&self, fault: Fault) {
-        self.fault.store(fault as u8, Ordering::SeqCst);
-    }
-
-    fn cuts(&self) -> u32 {
-        self.cuts.load(Ordering::SeqCst)
-    }
-}
-
-async fn carry(client: TcpStream, server: TcpStream, fault: &AtomicU8, cuts: &AtomicU32) {
-    let (mut client_in, mut client_out) = client.into_split();
-    let (mut server_in, mut server_out) = server.into_split();
-    let mut from_client = vec![0; 64 * 1024];
-    let mut from_server = vec![0; 64 * 1024];
-    loop {
-        tokio::select! {
-            read = client_in.read(&mut from_client) => {
-                let Ok(1..) = read else { return };
-                let bytes = &from_client[..read.unwrap()];
-                // The statement itself: `BEGIN … READ COMMITTED` has the word too.
-                let commit = bytes.windows(7).any(|window| window == b"COMMIT\0");
-                let armed = if commit { fault.swap(0, Ordering::SeqCst) } else { 0 };
-                if armed == Fault::Before as u8 {
-                    cuts.fetch_add(1, Ordering::SeqCst);
-                    return;
-                }
-                if server_out.write_all(bytes).await.is_err() { return; }
-                if armed == Fault::After as u8 {
-                    // The server answers when the commit is on its disk; nobody hears it.
-                    let _ = server_in.read(&mut from_server).await;
-                    cuts.fetch_add(1, Ordering::SeqCst);
-                    return;
-                }
-            }
-            read = server_in.read(&mut from_server) => {
-                let Ok(1..) = read else { return };
-                if client_out.write_all(&from_server[..read.unwrap()]).await.is_err() { return; }
-            }
-        }
-    }
-}
-
-/// A world, and a ledger that reaches its database through a cutter.
-async fn behind_a_cutter() -> (World, Cutter, Ledger) {
+/// A world, and a ledger that reaches its database through a proxy.
+async fn behind_a_proxy() -> (World, Proxy, Ledger) {
     let world = World::postgres().await;
-    let cutter = Cutter::before(&world.url).await;
+    let (_, rest) = world.url.split_once("127.0.0.1:").unwrap();
+    let port: u16 = rest.split('/').next().unwrap().parse().unwrap();
+    let cutter = Proxy::before(([127, 0, 0, 1], port).into()).await.unwrap();
     let store = open(&cutter.url(&world.url)).await;
     let ledger = Ledger::start(store, alone()).await.unwrap();
     (world, cutter, ledger)
 }
 
-async fn a_settlement_through(fault: Fault) {
-    let (world, cutter, ledger) = behind_a_cutter().await;
+async fn a_settlement_through(fault: AtCommit) {
+    let (world, cutter, ledger) = behind_a_proxy().await;
     let key = world.key(100, Some(90)).await;
     let record = ledger.authenticate(key.secret.expose()).await.unwrap();
     let held = hold_from(&ledger, &record.path, n(30), soon())
         .await
         .unwrap();
     flushed(&ledger).await;
-    cutter.arm(fault);
+    cutter.at_next_commit(fault);
     ledger
         .reserve()
         .unwrap()
         .send(settlement(&world.facts(&record), held.replica(), 20, 0));
     held.spend(n(20));
-    eventually("cut", || async { cutter.cuts() == 1 }).await;
+    eventually("cut", || async { cutter.faults() == 1 }).await;
     flushed(&ledger).await;
     assert_eq!(world.number("SELECT COUNT(*) FROM charges").await, 1);
     assert_eq!(world.total(key.account.id).await, 80);
@@ -150,46 +60,46 @@ async fn a_settlement_through(fault: Fault) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_settlement_whose_commit_was_lost_is_written_again() {
-    a_settlement_through(Fault::Before).await;
+    a_settlement_through(AtCommit::CutBefore).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_settlement_whose_commit_was_in_doubt_is_written_once() {
-    a_settlement_through(Fault::After).await;
+    a_settlement_through(AtCommit::CutAfter).await;
 }
 
-async fn a_lease_through(fault: Fault) {
-    let (world, cutter, ledger) = behind_a_cutter().await;
+async fn a_lease_through(fault: AtCommit) {
+    let (world, cutter, ledger) = behind_a_proxy().await;
     let key = world.key(1000, None).await;
     let record = ledger.authenticate(key.secret.expose()).await.unwrap();
     // The first heartbeat is through: the next commit is the lease's.
     flushed(&ledger).await;
-    cutter.arm(fault);
+    cutter.at_next_commit(fault);
     let held = hold_from(&ledger, &record.path, n(600), soon())
         .await
         .unwrap();
-    assert_eq!(cutter.cuts(), 1);
+    assert_eq!(cutter.faults(), 1);
     // What the database says is leased is what is in memory, no more and no less.
     assert_eq!(world.budget(key.account.id.uuid()).await, (400, 600, 0));
     let figures = record.path.budgets()[0].figures();
     assert_eq!((figures.free, figures.held), (n(0), n(600)));
     drop(held);
     // Giving back through the same fault.
-    cutter.arm(fault);
+    cutter.at_next_commit(fault);
     assert!(ledger.shutdown(Duration::from_secs(10)).await);
-    assert_eq!(cutter.cuts(), 2);
+    assert_eq!(cutter.faults(), 2);
     assert_eq!(world.budget(key.account.id.uuid()).await, (1000, 0, 0));
     world.balanced().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_whose_commit_was_lost_is_taken_again() {
-    a_lease_through(Fault::Before).await;
+    a_lease_through(AtCommit::CutBefore).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_whose_commit_was_in_doubt_is_taken_once() {
-    a_lease_through(Fault::After).await;
+    a_lease_through(AtCommit::CutAfter).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

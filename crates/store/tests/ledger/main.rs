@@ -14,6 +14,7 @@ mod credit;
 mod faults;
 mod keys;
 mod leases;
+mod network;
 mod races;
 mod settle;
 mod world;
