@@ -256,7 +256,9 @@ impl Journal {
         loop {
             let error = match self.attempt(batch).await {
                 Attempt::Done(outcome, asked) => {
-                    if let Some(since) = failing_since.map(|since| clock::now().duration_since(since)) {
+                    if let Some(since) =
+                        failing_since.map(|since| clock::now().duration_since(since))
+                    {
                         tracing::info!(away_ms = since.as_millis(), "the database is back");
                     }
                     return Some((outcome, asked));
