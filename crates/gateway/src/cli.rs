@@ -258,7 +258,7 @@ pub enum AccountsCommand {
 /// Which requests are summed, and by what.
 #[derive(Args, Clone)]
 pub struct UsageQuery {
-    /// Dimensions with commas between them: day, model, provider, key, account, end.
+    /// Dimensions with commas between them: day, month, model, provider, key, account, end.
     #[arg(long, default_value = "model")]
     pub group_by: String,
     /// Of this account.

@@ -498,6 +498,9 @@ impl From<StoreError> for ApiError {
                 format!("The account has used more of its overdraft than that; its available balance is {available}.")
                     .into(),
             ),
+            StoreError::NotClosable { .. }
+            | StoreError::Export(_)
+            | StoreError::NotResolvable { .. } => Self::Conflict(error.to_string().into()),
             StoreError::Url(_)
             | StoreError::InUse { .. }
             | StoreError::File(_)

@@ -1,7 +1,10 @@
 //! The proof of the books: every invariant as a query over one snapshot, naming the first broken row.
 
+mod rules;
+
 use std::{
     collections::{BTreeMap, HashMap},
+    fmt,
     time::Duration,
 };
 
@@ -14,9 +17,11 @@ use crate::{
     booking::{LATE_SETTLEMENT, USAGE_ABOVE_HOLD},
     charge::{USAGE_COLUMNS, UsageColumns},
     check::count,
+    export::charges_at_one_moment,
     link::Link,
     sql::{Flavor, sql},
 };
+use rules::{BALANCES, On, RULES, Rule, Unit};
 
 /// The result of a proof.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,149 +48,35 @@ pub struct Check {
     /// How many rows it looked at.
     pub rows_checked: u64,
     /// The first row that breaks it, with what is wrong.
-    pub first_broken: Option<String>,
+    pub first_broken: Option<BrokenRow>,
 }
 
-/// An invariant in SQL: which rows it looks at, and which of them break it.
-struct Rule {
-    name: &'static str,
-    says: &'static str,
-    /// How many rows there are to look at.
-    counts: &'static str,
-    /// The rows that break it: an id as text, what is there, what should be.
-    broken: &'static str,
+/// A row that breaks an invariant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BrokenRow {
+    /// Its ids, the account first where there is one.
+    pub ids: Vec<String>,
+    /// What else names it or says what is wrong, in at most 200 characters.
+    pub note: Option<String>,
+    /// What is there.
+    pub has: String,
+    /// What should be.
+    pub should: String,
 }
 
-/// `available + leased` of an account against its ledger; also the sum of the differences.
-const BALANCES: &str = "SELECT b.id, b.available + b.leased AS has, \
-     COALESCE(e.total, 0) - COALESCE(c.total, 0) AS should FROM budgets b \
-     LEFT JOIN (SELECT account_id, CAST(SUM(amount) AS bigint) AS total \
-                FROM entries GROUP BY account_id) e ON e.account_id = b.id \
-     LEFT JOIN (SELECT account_id, CAST(SUM(charged) AS bigint) AS total \
-                FROM charges GROUP BY account_id) c ON c.account_id = b.id \
-     WHERE b.kind = 'account'";
+impl fmt::Display for BrokenRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut names = self.ids.clone();
+        names.extend(self.note.clone());
+        let (has, should) = (&self.has, &self.should);
+        write!(f, "{}: {has}, should be {should}", names.join(" "))
+    }
+}
 
-const RULES: [Rule; 13] = [
-    Rule {
-        name: "balance",
-        says: "an account's credit is the sum of its entries less the sum of its charges",
-        counts: "SELECT COUNT(*) FROM budgets WHERE kind = 'account'",
-        broken: "SELECT id, has, should FROM ({balances}) AS x WHERE has <> should",
-    },
-    Rule {
-        name: "leases",
-        says: "what is leased of a budget is the sum of its leases",
-        counts: "SELECT COUNT(*) FROM budgets",
-        broken: "SELECT b.id, b.leased AS has, COALESCE(l.total, 0) AS should FROM budgets b \
-            LEFT JOIN (SELECT budget_id, CAST(SUM(amount) AS bigint) AS total \
-                       FROM leases GROUP BY budget_id) l ON l.budget_id = b.id \
-            WHERE b.leased <> COALESCE(l.total, 0)",
-    },
-    Rule {
-        name: "grants",
-        says: "what remains of an account's grants, less its debt, is its credit",
-        counts: "SELECT COUNT(*) FROM budgets WHERE kind = 'account'",
-        broken: "SELECT b.id, b.available + b.leased AS has, \
-                COALESCE(g.total, 0) - b.debt AS should FROM budgets b \
-            LEFT JOIN (SELECT account_id, CAST(SUM(remaining) AS bigint) AS total \
-                       FROM grants GROUP BY account_id) g ON g.account_id = b.id \
-            WHERE b.kind = 'account' AND b.available + b.leased <> COALESCE(g.total, 0) - b.debt",
-    },
-    Rule {
-        name: "grants_have_entries",
-        says: "every grant was made by an entry of its amount, and no more remains of it",
-        counts: "SELECT COUNT(*) FROM grants",
-        broken: "SELECT g.id, g.amount AS has, COALESCE(e.amount, 0) AS should FROM grants g \
-            LEFT JOIN entries e ON e.account_id = g.account_id AND e.id = g.id \
-            WHERE e.amount IS NULL OR e.amount <> g.amount \
-               OR g.remaining < 0 OR g.remaining > g.amount",
-    },
-    Rule {
-        name: "spent",
-        says: "what a budget has spent is the sum of what its charges took",
-        counts: "SELECT COUNT(*) FROM budgets",
-        broken: "SELECT b.id, b.spent AS has, COALESCE(c.total, 0) AS should FROM budgets b \
-            LEFT JOIN (SELECT account_id AS id, CAST(SUM(charged) AS bigint) AS total \
-                       FROM charges GROUP BY account_id \
-                       UNION ALL \
-                       SELECT key_id AS id, CAST(SUM(charged) AS bigint) AS total \
-                       FROM charges GROUP BY key_id) c ON c.id = b.id \
-            WHERE b.spent <> COALESCE(c.total, 0)",
-    },
-    Rule {
-        name: "floors",
-        says: "no account is below its overdraft",
-        counts: "SELECT COUNT(*) FROM budgets WHERE kind = 'account'",
-        broken: "SELECT b.id, b.available AS has, -a.overdraft AS should FROM budgets b \
-            JOIN accounts a ON a.id = b.id \
-            WHERE b.kind = 'account' AND (b.available < -a.overdraft OR b.floor <> -a.overdraft)",
-    },
-    Rule {
-        name: "key_limits",
-        says: "what a key has left, leased and spent together is its limit",
-        counts: "SELECT COUNT(*) FROM keys",
-        broken: "SELECT k.id, COALESCE(b.available + b.leased + b.spent, 0) AS has, \
-                COALESCE(k.limit_credits, 0) AS should FROM keys k \
-            LEFT JOIN budgets b ON b.id = k.id AND b.account_id = k.account_id \
-            WHERE b.id IS NULL \
-               OR b.available + b.leased + b.spent <> COALESCE(k.limit_credits, 0)",
-    },
-    Rule {
-        name: "charges_split",
-        says: "what a request cost was taken from its account or borne by the operator",
-        counts: "SELECT COUNT(*) FROM charges",
-        broken: "SELECT id, charged + house_loss AS has, cost AS should FROM charges \
-            WHERE charged + house_loss <> cost OR charged < 0 OR house_loss < 0",
-    },
-    Rule {
-        name: "one_charge_a_request",
-        says: "no request was charged twice",
-        counts: "SELECT COUNT(*) FROM charges",
-        broken: "SELECT id, COUNT(*) AS has, CAST(1 AS bigint) AS should FROM charges \
-            GROUP BY id HAVING COUNT(*) > 1",
-    },
-    Rule {
-        name: "late_losses_have_charges",
-        says: "every difference found late belongs to a charge",
-        counts: "SELECT COUNT(*) FROM house_losses",
-        broken: "SELECT h.id, h.amount AS has, CAST(0 AS bigint) AS should FROM house_losses h \
-            LEFT JOIN charges c ON c.account_id = h.account_id AND c.id = h.id \
-            WHERE c.id IS NULL",
-    },
-    Rule {
-        name: "no_dead_leases",
-        says: "no lease outlives its replica while another one could take it back",
-        counts: "SELECT COUNT(*) FROM leases",
-        broken: "SELECT l.budget_id AS id, l.amount AS has, CAST(0 AS bigint) AS should \
-            FROM leases l LEFT JOIN replicas r ON r.id = l.replica_id \
-            WHERE l.amount > 0 AND (r.id IS NULL OR r.state <> 'alive' \
-               OR (r.heartbeat_at < {now} - r.ttl - 60000000 \
-                   AND EXISTS (SELECT 1 FROM replicas o \
-                               WHERE o.state = 'alive' AND o.heartbeat_at > {now} - o.ttl)))",
-    },
-    Rule {
-        name: "no_orphans",
-        says: "every row belongs to an account that is there",
-        counts: "SELECT COUNT(*) FROM accounts",
-        broken: "SELECT x.id, x.n AS has, CAST(0 AS bigint) AS should FROM (\
-               SELECT account_id AS id, COUNT(*) AS n FROM entries GROUP BY account_id \
-               UNION ALL SELECT account_id, COUNT(*) FROM charges GROUP BY account_id \
-               UNION ALL SELECT account_id, COUNT(*) FROM grants GROUP BY account_id \
-               UNION ALL SELECT account_id, COUNT(*) FROM keys GROUP BY account_id \
-               UNION ALL SELECT id, COUNT(*) FROM accounts GROUP BY id \
-               UNION ALL SELECT budget_id, COUNT(*) FROM leases GROUP BY budget_id \
-               UNION ALL SELECT key_id, COUNT(*) FROM charges GROUP BY key_id) AS x \
-            LEFT JOIN budgets b ON b.id = x.id WHERE b.id IS NULL",
-    },
-    Rule {
-        name: "no_dead_settlements",
-        says: "no settlement was put aside",
-        counts: "SELECT COUNT(*) FROM dead_settlements",
-        broken: "SELECT request_id AS id, CAST(1 AS bigint) AS has, CAST(0 AS bigint) AS should \
-            FROM dead_settlements",
-    },
-];
-
+/// The cause of a loss that somebody decided on.
+const RESOLVED: &str = "resolved";
+/// Of a text of others that names a broken row.
+const NOTE_CHARS_MAX: usize = 200;
 /// The audit looks at whole tables.
 const STATEMENT_MAX: Duration = Duration::from_secs(600);
 /// Charges computed again at a time.
@@ -193,7 +84,9 @@ const CHARGES_AT_A_TIME: i64 = 5_000;
 
 #[derive(sqlx::FromRow)]
 struct Broken {
-    id: Uuid,
+    a: Option<Uuid>,
+    b: Option<Uuid>,
+    note: Option<String>,
     has: i64,
     should: i64,
 }
@@ -215,19 +108,17 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`]; books that are off are no error.
     pub async fn audit(&self) -> Result<Audit, StoreError> {
-        let mut tx = self.backend().snapshot().await?;
+        let mut tx = charges_at_one_moment(self).await?;
         let mut link = tx.link();
-        match link.flavor() {
-            Flavor::Sqlite => {}
-            Flavor::Postgres => {
-                let patience = STATEMENT_MAX.as_millis();
-                link.run(sql(format!("SET LOCAL statement_timeout = {patience}")))
-                    .await?;
-            }
-        }
+        let here = match link.flavor() {
+            Flavor::Sqlite => On::Sqlite,
+            Flavor::Postgres => On::Postgres,
+        };
         let mut checks = Vec::with_capacity(RULES.len() + 1);
-        for rule in &RULES {
-            checks.push(check(&mut link, rule).await?);
+        for rule in RULES {
+            if rule.on == On::Both || rule.on == here {
+                checks.push(check(&mut link, rule).await?);
+            }
         }
         checks.push(costs(&mut link).await?);
         let house_losses = house_losses(&mut link).await?;
@@ -247,16 +138,13 @@ impl Store {
 
 async fn check(link: &mut Link<'_>, rule: &Rule) -> Result<Check, StoreError> {
     let counted: Vec<(i64,)> = link.all_within(sql(rule.counts), STATEMENT_MAX).await?;
-    let broken = format!("{} ORDER BY 1 LIMIT 1", rule.broken);
-    let broken = sql(broken).with("{balances}", BALANCES);
+    let broken = format!("{} ORDER BY 1, 2, 3 LIMIT 1", rule.broken);
+    let broken = sql(broken)
+        .with("{balances}", BALANCES)
+        .with("{no_id}", "CAST(NULL AS uuid)")
+        .with("{no_note}", "CAST(NULL AS text)");
     let broken: Vec<Broken> = link.all_within(broken, STATEMENT_MAX).await?;
-    let first_broken = broken.first().map(|row| {
-        let (has, should) = (
-            Credits::from_nanos(row.has),
-            Credits::from_nanos(row.should),
-        );
-        format!("{}: {has}, should be {should}", row.id.simple())
-    });
+    let first_broken = broken.into_iter().next().map(|row| row.named(rule));
     Ok(Check {
         name: rule.name,
         says: rule.says,
@@ -264,6 +152,29 @@ async fn check(link: &mut Link<'_>, rule: &Rule) -> Result<Check, StoreError> {
         rows_checked: counted.first().map_or(0, |(rows,)| count(*rows)),
         first_broken,
     })
+}
+
+impl Broken {
+    fn named(self, rule: &Rule) -> BrokenRow {
+        let second = self.b.filter(|b| Some(*b) != self.a);
+        let ids = [self.a, second]
+            .into_iter()
+            .zip(rule.ids)
+            .filter_map(|(id, kind)| Some(format!("{kind}_{}", id?.simple())))
+            .collect();
+        let figure = |figure: i64| match rule.unit {
+            Unit::Credits => Credits::from_nanos(figure).to_string(),
+            Unit::Rows => figure.to_string(),
+        };
+        BrokenRow {
+            ids,
+            note: self
+                .note
+                .map(|note| note.chars().take(NOTE_CHARS_MAX).collect()),
+            has: figure(self.has),
+            should: figure(self.should),
+        }
+    }
 }
 
 /// Computes every charge again from its price version and its usage.
@@ -281,7 +192,7 @@ async fn costs(link: &mut Link<'_>) -> Result<Check, StoreError> {
     loop {
         let select = sql(format!(
             "SELECT account_id, id, price_id, ended, cost, {USAGE_COLUMNS} FROM charges \
-             WHERE (account_id, id) > (?, ?) ORDER BY account_id, id LIMIT ?"
+             WHERE (id, account_id) > (?, ?) ORDER BY id, account_id LIMIT ?"
         ))
         .uuid(after.0)
         .uuid(after.1)
@@ -290,7 +201,7 @@ async fn costs(link: &mut Link<'_>) -> Result<Check, StoreError> {
         let Some(last) = rows.last() else {
             break;
         };
-        after = (last.account_id, last.id);
+        after = (last.id, last.account_id);
         for row in &rows {
             rows_checked += 1;
             if first_broken.is_none() {
@@ -307,12 +218,24 @@ async fn costs(link: &mut Link<'_>) -> Result<Check, StoreError> {
     })
 }
 
-fn wrong_cost(row: &Priced, prices: &HashMap<Uuid, Option<Price>>) -> Option<String> {
-    let id = row.id.simple();
-    let Some(Some(price)) = prices.get(&row.price_id) else {
-        return Some(format!("{id}: its price version is not kept"));
-    };
+fn wrong_cost(row: &Priced, prices: &HashMap<Uuid, Option<Price>>) -> Option<BrokenRow> {
     let has = Credits::from_nanos(row.cost);
+    let broken = |note: Option<String>, should: String| {
+        Some(BrokenRow {
+            ids: vec![
+                format!("acct_{}", row.account_id.simple()),
+                format!("req_{}", row.id.simple()),
+            ],
+            note,
+            has: has.to_string(),
+            should,
+        })
+    };
+    let Some(Some(price)) = prices.get(&row.price_id) else {
+        let version = row.price_id.simple();
+        let note = format!("price version {version} is not kept");
+        return broken(Some(note), "unknown".into());
+    };
     let usage = row.usage.usage();
     let nothing = row.ended == End::UpstreamFailed.as_str() && usage == Usage::default();
     let should = if nothing {
@@ -323,8 +246,8 @@ fn wrong_cost(row: &Priced, prices: &HashMap<Uuid, Option<Price>>) -> Option<Str
     };
     match should {
         Ok(should) if should == has => None,
-        Ok(should) => Some(format!("{id}: {has}, should be {should}")),
-        Err(error) => Some(format!("{id}: {has}, but {error}")),
+        Ok(should) => broken(None, should.to_string()),
+        Err(error) => broken(Some(error.to_string()), "unknown".into()),
     }
 }
 
@@ -332,9 +255,16 @@ async fn house_losses(link: &mut Link<'_>) -> Result<BTreeMap<String, Credits>, 
     let select = sql("SELECT cause, CAST(SUM(amount) AS bigint) FROM (\
            SELECT CASE WHEN late THEN ? ELSE ? END AS cause, house_loss AS amount \
              FROM charges WHERE house_loss > 0 \
+           UNION ALL SELECT ?, late_loss FROM closings WHERE late_loss > 0 \
+           UNION ALL SELECT ?, house_loss - late_loss FROM closings \
+             WHERE house_loss > late_loss \
+           UNION ALL SELECT ?, house_loss FROM resolutions WHERE house_loss > 0 \
            UNION ALL SELECT cause, amount FROM house_losses) AS x GROUP BY cause")
     .text(LATE_SETTLEMENT)
-    .text(USAGE_ABOVE_HOLD);
+    .text(USAGE_ABOVE_HOLD)
+    .text(LATE_SETTLEMENT)
+    .text(USAGE_ABOVE_HOLD)
+    .text(RESOLVED);
     let rows: Vec<(String, i64)> = link.all_within(select, STATEMENT_MAX).await?;
     Ok(rows
         .into_iter()

@@ -1,6 +1,6 @@
 //! One batch of the journal: everything that a replica has to tell the database, in one transaction.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use billing::{
     AccountId, BudgetId, Checkpoint, Credits, ReplicaId, RequestId, Settlement,
@@ -10,8 +10,9 @@ use billing::{
 use crate::{
     StoreError,
     book::{self, EntryNotes, Loaded, Scope},
-    booking::{self, LATE_SETTLEMENT, NewCharge, USAGE_ABOVE_HOLD},
+    booking::{self, Dead, LATE_SETTLEMENT, NewCharge, USAGE_ABOVE_HOLD},
     changes::{self, Change},
+    closing::{self, MONTH_CLOSED},
     credit::new_entry_id,
     link::Link,
     sql::{Rows, sql},
@@ -132,7 +133,8 @@ pub(crate) async fn apply(
     }
     let mut loaded = book::load(link, &scope).await?;
     let live = u32::try_from(live).unwrap_or(u32::MAX);
-    let outcome = book_all(link, replica, batch, &mut loaded, live).await?;
+    let closed = closing::closed(link, &scope.requests, loaded.book.now().0).await?;
+    let outcome = book_all(link, replica, batch, &mut loaded, live, &closed).await?;
     Ok(Applied::Ready(outcome))
 }
 
@@ -159,6 +161,7 @@ async fn book_all(
     batch: &Batch,
     loaded: &mut Loaded,
     live: u32,
+    closed: &BTreeSet<RequestId>,
 ) -> Result<Outcome, StoreError> {
     let now = loaded.book.now();
     let mut outcome = Outcome {
@@ -171,7 +174,7 @@ async fn book_all(
             loaded.book.give_back(*budget, replica, *amount)?;
         }
     }
-    let settled = settle_all(replica, batch, loaded, &mut outcome);
+    let settled = settle_all(replica, batch, loaded, closed, &mut outcome);
     let mut recalls = Vec::new();
     for asked in &batch.asks {
         let granted = acquire(loaded, replica, asked, live)?;
@@ -206,7 +209,7 @@ async fn book_all(
 struct Settled<'a> {
     charges: Vec<NewCharge<'a>>,
     late_losses: Vec<(AccountId, RequestId, Credits)>,
-    dead: Vec<(&'a Settlement, String)>,
+    dead: Vec<Dead>,
 }
 
 /// Runs the rules over every settlement; one that they refuse is put aside and stops nobody.
@@ -214,6 +217,7 @@ fn settle_all<'a>(
     replica: ReplicaId,
     batch: &'a Batch,
     loaded: &mut Loaded,
+    closed: &BTreeSet<RequestId>,
     outcome: &mut Outcome,
 ) -> Settled<'a> {
     let mut rows = Settled::default();
@@ -221,7 +225,13 @@ fn settle_all<'a>(
         let settlement = &item.settlement;
         let due = booking::due(settlement);
         if let Some(problem) = &item.problem {
-            rows.dead.push((settlement, problem.clone()));
+            rows.dead
+                .push(Dead::settlement(settlement, problem.clone()));
+            continue;
+        }
+        if closed.contains(&due.request) {
+            rows.dead
+                .push(Dead::settlement(settlement, MONTH_CLOSED.to_owned()));
             continue;
         }
         match loaded.book.settle(&due, due.lease != replica) {
@@ -246,7 +256,9 @@ fn settle_all<'a>(
                 rows.late_losses.push((due.account, due.request, amount));
             }
             Ok(Booked::Replayed | Booked::LateRefund(_)) => {}
-            Err(refused) => rows.dead.push((settlement, refused.to_string())),
+            Err(refused) => rows
+                .dead
+                .push(Dead::settlement(settlement, refused.to_string())),
         }
     }
     outcome.dead = u64::try_from(rows.dead.len()).unwrap_or(u64::MAX);

@@ -4,6 +4,7 @@ use billing::{
     AccountId, Checkpoint, Credits, End, KeyId, PriceId, ReplicaId, RequestId, Settlement,
     rules::Due,
 };
+use serde::{Deserialize, Serialize};
 use tokens::{Usage, UsageSource};
 use uuid::Uuid;
 
@@ -142,30 +143,99 @@ pub(crate) async fn insert_late_losses(
     insert(link, "house_losses", rows).await
 }
 
-/// Keeps settlements that nothing would take, where the audit finds them.
+/// What could not be booked, and why.
+#[derive(Debug)]
+pub(crate) struct Dead {
+    request: RequestId,
+    account: AccountId,
+    problem: String,
+    /// A [`PutAside`] as JSON.
+    settlement: String,
+}
+
+/// Everything of a settlement that is needed to book it by hand.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct PutAside {
+    pub(crate) request_id: RequestId,
+    pub(crate) account_id: AccountId,
+    pub(crate) key_id: KeyId,
+    pub(crate) lease: ReplicaId,
+    pub(crate) endpoint: String,
+    pub(crate) model: String,
+    pub(crate) provider: String,
+    pub(crate) price_id: Uuid,
+    /// Settlements put aside by older programs do not say.
+    #[serde(default)]
+    pub(crate) stream: bool,
+    pub(crate) end: End,
+    pub(crate) usage: Usage,
+    pub(crate) source: UsageSource,
+    #[serde(default)]
+    pub(crate) raw_usage: Option<String>,
+    pub(crate) cost: Credits,
+    pub(crate) charged: Credits,
+    pub(crate) owed: Credits,
+    pub(crate) house_loss: Credits,
+    #[serde(default)]
+    pub(crate) first_token_us: Option<u64>,
+    #[serde(default)]
+    pub(crate) duration_us: u64,
+}
+
+impl Dead {
+    pub(crate) fn settlement(settlement: &Settlement, problem: String) -> Self {
+        let facts = &settlement.facts;
+        Self::of(
+            &PutAside {
+                request_id: facts.request_id,
+                account_id: facts.account_id,
+                key_id: facts.key_id,
+                lease: settlement.lease,
+                endpoint: facts.endpoint.to_owned(),
+                model: facts.model.to_string(),
+                provider: facts.provider.to_string(),
+                price_id: facts.price_id.uuid(),
+                stream: facts.stream,
+                end: settlement.end,
+                usage: settlement.usage,
+                source: settlement.source,
+                raw_usage: settlement.raw_usage.as_deref().map(str::to_owned),
+                cost: settlement.capture.cost,
+                charged: settlement.capture.charged,
+                owed: settlement.capture.owed,
+                house_loss: settlement.capture.house_loss,
+                first_token_us: settlement.timings.first_token_us,
+                duration_us: settlement.timings.duration_us,
+            },
+            problem,
+        )
+    }
+
+    pub(crate) fn of(aside: &PutAside, problem: String) -> Self {
+        Self {
+            request: aside.request_id,
+            account: aside.account_id,
+            problem,
+            // A struct of texts and numbers is always JSON; were it not, the ids are kept.
+            settlement: serde_json::to_string(aside).unwrap_or_default(),
+        }
+    }
+}
+
+/// Keeps what could not be booked where the audit finds it.
 pub(crate) async fn insert_dead(
     link: &mut Link<'_>,
-    dead: &[(&Settlement, String)],
+    dead: &[Dead],
     now_us: i64,
 ) -> Result<(), StoreError> {
     if dead.is_empty() {
         return Ok(());
     }
-    let texts: Vec<String> = dead
-        .iter()
-        .map(|(settlement, _)| as_json(settlement))
-        .collect();
     let rows = Rows::new()
-        .uuid(
-            "request_id",
-            dead.iter().map(|d| d.0.facts.request_id.uuid()),
-        )
-        .uuid(
-            "account_id",
-            dead.iter().map(|d| d.0.facts.account_id.uuid()),
-        )
-        .text("problem", dead.iter().map(|d| d.1.as_str()))
-        .text("settlement", texts.iter().map(String::as_str))
+        .uuid("request_id", dead.iter().map(|d| d.request.uuid()))
+        .uuid("account_id", dead.iter().map(|d| d.account.uuid()))
+        .text("problem", dead.iter().map(|d| d.problem.as_str()))
+        .text("settlement", dead.iter().map(|d| d.settlement.as_str()))
         .int("created_at", dead.iter().map(|_| now_us));
     let names = rows.names();
     let text = format!(
@@ -174,29 +244,6 @@ pub(crate) async fn insert_dead(
     );
     link.run(sql(text).rows(rows)).await?;
     Ok(())
-}
-
-/// Everything of a settlement that a person needs to book it by hand.
-fn as_json(settlement: &Settlement) -> String {
-    let facts = &settlement.facts;
-    serde_json::json!({
-        "request_id": facts.request_id,
-        "account_id": facts.account_id,
-        "key_id": facts.key_id,
-        "lease": settlement.lease,
-        "endpoint": facts.endpoint,
-        "model": &*facts.model,
-        "provider": &*facts.provider,
-        "price_id": facts.price_id.uuid(),
-        "end": settlement.end,
-        "usage": settlement.usage,
-        "source": settlement.source,
-        "cost": settlement.capture.cost,
-        "charged": settlement.capture.charged,
-        "owed": settlement.capture.owed,
-        "house_loss": settlement.capture.house_loss,
-    })
-    .to_string()
 }
 
 /// A stored checkpoint.
@@ -303,6 +350,37 @@ impl CheckpointRecord {
         }
     }
 
+    /// For when it must not be charged.
+    pub(crate) fn put_aside(&self, replica: ReplicaId) -> PutAside {
+        let due = self.due(replica);
+        PutAside {
+            request_id: due.request,
+            account_id: due.account,
+            key_id: due.key,
+            lease: replica,
+            endpoint: self.endpoint.clone(),
+            model: self.model.clone(),
+            provider: self.provider.clone(),
+            price_id: self.price_id,
+            stream: self.stream,
+            end: due.end,
+            usage: self.usage.usage(),
+            source: UsageSource::Counted,
+            raw_usage: None,
+            cost: due.cost,
+            charged: due.charged,
+            owed: due.owed,
+            house_loss: due.house_loss,
+            first_token_us: None,
+            duration_us: self.duration_us(),
+        }
+    }
+
+    fn duration_us(&self) -> u64 {
+        let admitted = admitted_us(RequestId::from_uuid(self.request_id));
+        check::count(self.updated_at.saturating_sub(admitted))
+    }
+
     pub(crate) fn charge(
         &self,
         replica: ReplicaId,
@@ -323,7 +401,7 @@ impl CheckpointRecord {
             usage: self.usage.usage(),
             raw_usage: None,
             first_token_us: None,
-            duration_us: check::count(self.updated_at.saturating_sub(admitted_us(due.request))),
+            duration_us: self.duration_us(),
             late: false,
         }
     }

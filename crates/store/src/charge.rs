@@ -11,11 +11,15 @@ use crate::{
     Listed, Page, Store, StoreError,
     book::parse_end,
     check,
+    export::READ_MAX,
+    link::Link,
     sql::{Flavor, Sql, sql},
 };
 
 /// The most rows of sums in one answer.
 const SUMS_MAX: i64 = 10_000;
+/// Charges that are read at a time when a month is.
+const PAGE_OF_MONTH: i64 = 2_000;
 
 /// One request that was booked. `charged + house_loss = cost`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,8 +86,10 @@ pub struct ChargeFilter {
 /// What a sum is broken down by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum GroupBy {
-    /// The day of admission, UTC.
+    /// The day of admission, UTC; the month where that is closed.
     Day,
+    /// The month of admission, UTC.
+    Month,
     /// The model.
     Model,
     /// The provider.
@@ -98,8 +104,9 @@ pub enum GroupBy {
 
 impl GroupBy {
     /// Every dimension, for tables and documentation.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Day,
+        Self::Month,
         Self::Model,
         Self::Provider,
         Self::Key,
@@ -112,6 +119,7 @@ impl GroupBy {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Day => "day",
+            Self::Month => "month",
             Self::Model => "model",
             Self::Provider => "provider",
             Self::Key => "key",
@@ -133,8 +141,10 @@ pub type Grouping = BTreeSet<GroupBy>;
 /// One row of sums; the dimensions that were asked for are set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UsageSum {
-    /// The day, `2026-01-31`.
+    /// The day, `2026-01-31`; the month, `2026-01`, for what is left of a closed month.
     pub day: Option<String>,
+    /// The month, `2026-01`.
+    pub month: Option<String>,
     /// The model.
     pub model: Option<String>,
     /// The provider.
@@ -219,6 +229,7 @@ struct ChargeRow {
 #[derive(sqlx::FromRow)]
 struct SumRow {
     day: Option<String>,
+    month: Option<String>,
     model: Option<String>,
     provider: Option<String>,
     key_id: Option<Uuid>,
@@ -280,45 +291,20 @@ impl Store {
             .transpose()
     }
 
-    /// Sums over charges, by the dimensions in `by`; at most 10,000 rows, in the dimensions' order.
+    /// Sums over charges and over what is kept of closed months, by the dimensions in `by`; at
+    /// most 10,000 rows, in the dimensions' order.
     ///
     /// # Errors
-    /// [`StoreError::Invalid`] when the answer would be longer.
+    /// [`StoreError::Invalid`] when the answer would be longer, or `from` or `to` lies inside a
+    /// closed month: of that, only the sums of the whole month are left.
     pub async fn usage(
         &self,
         filter: &ChargeFilter,
         by: &Grouping,
     ) -> Result<Vec<UsageSum>, StoreError> {
-        let (condition, bind) = condition(filter);
-        let dimension = |of: GroupBy| {
-            let column = of.column();
-            let kind = of.sql_type();
-            if by.contains(&of) {
-                column.to_owned()
-            } else {
-                format!("CAST(NULL AS {kind})")
-            }
-        };
-        let [day, model, provider, key, account, ended] = GroupBy::ALL.map(dimension);
-        let sums: Vec<_> = USAGE_COLUMNS
-            .split(", ")
-            .chain(["cost", "charged", "house_loss"])
-            .map(|c| format!("CAST(COALESCE(SUM({c}), 0) AS bigint) AS {c}"))
-            .collect();
-        let groups: Vec<_> = by.iter().map(|by| by.column()).collect();
-        let group = if groups.is_empty() {
-            String::new()
-        } else {
-            format!("GROUP BY {0} ORDER BY {0}", groups.join(", "))
-        };
-        let select = sql(format!(
-            "SELECT {day} AS day, {model} AS model, {provider} AS provider, {key} AS key_id, \
-             {account} AS account_id, {ended} AS ended, COUNT(*) AS requests, {} \
-             FROM (SELECT *, {DAY} AS day FROM charges WHERE {condition}) AS c {group} LIMIT ?",
-            sums.join(", ")
-        ));
         let mut reader = self.read().await?;
         let mut link = reader.link();
+        refuse_parts_of_closed_months(&mut link, filter).await?;
         let day_text = match link.flavor() {
             Flavor::Sqlite => "strftime('%Y-%m-%d', created_at / 1000000, 'unixepoch')",
             Flavor::Postgres => {
@@ -326,7 +312,7 @@ impl Store {
             }
         };
         let rows: Vec<SumRow> = link
-            .all(bind(select.with(DAY, day_text)).int(SUMS_MAX + 1))
+            .all(sums(filter, by).with(DAY, day_text).int(SUMS_MAX + 1))
             .await?;
         if i64::try_from(rows.len()).unwrap_or(i64::MAX) > SUMS_MAX {
             return Err(StoreError::Invalid {
@@ -338,6 +324,85 @@ impl Store {
     }
 }
 
+/// The statement of [`Store::usage`], up to its last argument, how many rows there may be.
+fn sums(filter: &ChargeFilter, by: &Grouping) -> Sql {
+    const FACTS: &str = "model, provider, key_id, account_id, ended";
+    let dimension = |of: GroupBy| {
+        let column = of.column();
+        let kind = of.sql_type();
+        if by.contains(&of) {
+            format!("{column} AS {column}")
+        } else {
+            format!("CAST(NULL AS {kind}) AS {column}")
+        }
+    };
+    let dimensions = GroupBy::ALL.map(dimension).join(", ");
+    let amounts = format!("cost, charged, house_loss, {USAGE_COLUMNS}");
+    let sums: Vec<_> = ["requests"]
+        .into_iter()
+        .chain(amounts.split(", "))
+        .map(|c| format!("CAST(COALESCE(SUM({c}), 0) AS bigint) AS {c}"))
+        .collect();
+    let groups: Vec<_> = by.iter().map(|by| by.column()).collect();
+    let group = if groups.is_empty() {
+        String::new()
+    } else {
+        format!("GROUP BY {0} ORDER BY {0}", groups.join(", "))
+    };
+    let (of_charges, bind_charges) = condition(filter);
+    let (of_closings, bind_closings) = facts_condition(filter);
+    let of_closings: String = of_closings.iter().map(|c| format!(" AND {c}")).collect();
+    let text = format!(
+        "SELECT {dimensions}, {} FROM (\
+           SELECT {DAY} AS day, substr({DAY}, 1, 7) AS month, {FACTS}, \
+             CAST(1 AS bigint) AS requests, {amounts} FROM charges WHERE {of_charges} \
+           UNION ALL \
+           SELECT month AS day, month, {FACTS}, requests, {amounts} FROM closings \
+             WHERE month IN (SELECT m.month FROM closed_months m \
+               WHERE m.first_id >= ? AND m.end_id <= ?){of_closings}\
+         ) AS c {group} LIMIT ?",
+        sums.join(", ")
+    );
+    let (from, to) = id_range(filter);
+    bind_closings(bind_charges(sql(text)).uuid(from).uuid(to))
+}
+
+async fn refuse_parts_of_closed_months(
+    link: &mut Link<'_>,
+    filter: &ChargeFilter,
+) -> Result<(), StoreError> {
+    let (from, to) = id_range(filter);
+    for (field, at) in [("from", from), ("to", to)] {
+        let inside = sql("SELECT 1 FROM closed_months \
+             WHERE state = 'closed' AND first_id < ? AND end_id > ?");
+        let inside: Option<(i32,)> = link.maybe(inside.uuid(at).uuid(at)).await?;
+        if inside.is_some() {
+            return Err(StoreError::Invalid {
+                field,
+                problem: "lies inside a month that is closed, of which only the sums of the whole \
+                          month are kept; use the first of a month",
+            });
+        }
+    }
+    Ok(())
+}
+
+/// A page of the charges with these ids, in the order of ids, after the id and account of the
+/// last one of the page before.
+pub(crate) async fn month_page(
+    link: &mut Link<'_>,
+    (first, end): (Uuid, Uuid),
+    after: (Uuid, Uuid),
+) -> Result<Vec<ChargeRecord>, StoreError> {
+    let select = sql(format!(
+        "{SELECT_CHARGE} WHERE id >= ? AND id < ? AND (id, account_id) > (?, ?) \
+         ORDER BY id, account_id LIMIT ?"
+    ));
+    let select = select.uuid(first).uuid(end).uuid(after.0).uuid(after.1);
+    let rows: Vec<ChargeRow> = link.all_within(select.int(PAGE_OF_MONTH), READ_MAX).await?;
+    rows.into_iter().map(ChargeRow::record).collect()
+}
+
 /// Stands for the day of a charge, which the databases spell differently.
 const DAY: &str = "{day}";
 
@@ -345,6 +410,7 @@ impl GroupBy {
     fn column(self) -> &'static str {
         match self {
             Self::Day => "day",
+            Self::Month => "month",
             Self::Model => "model",
             Self::Provider => "provider",
             Self::Key => "key_id",
@@ -355,32 +421,48 @@ impl GroupBy {
 
     fn sql_type(self) -> &'static str {
         match self {
-            Self::Day | Self::Model | Self::Provider | Self::End => "text",
+            Self::Day | Self::Month | Self::Model | Self::Provider | Self::End => "text",
             Self::Key | Self::Account => "uuid",
         }
     }
 }
 
-/// The WHERE clause of a filter and what binds its arguments. Times are looked up through the
-/// id, whose leading bits are the time of admission.
+/// The WHERE clause of a filter over charges and what binds its arguments. Times are looked up
+/// through the id, whose leading bits are the time of admission.
 fn condition(filter: &ChargeFilter) -> (String, impl FnOnce(Sql) -> Sql) {
-    let mut text = vec!["id >= ?".to_owned(), "id < ?".to_owned()];
+    let (facts, bind_facts) = facts_condition(filter);
+    let mut text = vec!["id >= ?", "id < ?"];
+    text.extend(facts);
+    let (from, to) = id_range(filter);
+    let bind = move |sql: Sql| bind_facts(sql.uuid(from).uuid(to));
+    (text.join(" AND "), bind)
+}
+
+/// The ids of the requests that were admitted in the filter's time: from, and below.
+fn id_range(filter: &ChargeFilter) -> (Uuid, Uuid) {
+    (
+        filter.from.map_or(Uuid::nil(), first_id),
+        filter.to.map_or(Uuid::max(), first_id),
+    )
+}
+
+/// The conditions of a filter beside its time and what binds their arguments.
+fn facts_condition(filter: &ChargeFilter) -> (Vec<&'static str>, impl FnOnce(Sql) -> Sql) {
+    let mut text = Vec::new();
     if filter.account_id.is_some() {
-        text.push("account_id = ?".into());
+        text.push("account_id = ?");
     }
     if filter.key_id.is_some() {
-        text.push("key_id = ?".into());
+        text.push("key_id = ?");
     }
     if filter.model.is_some() {
-        text.push("model = ?".into());
+        text.push("model = ?");
     }
     if filter.end.is_some() {
-        text.push("ended = ?".into());
+        text.push("ended = ?");
     }
     let filter = filter.clone();
     let bind = move |mut sql: Sql| {
-        sql = sql.uuid(filter.from.map_or(Uuid::nil(), first_id));
-        sql = sql.uuid(filter.to.map_or(Uuid::max(), first_id));
         if let Some(account) = filter.account_id {
             sql = sql.uuid(account.uuid());
         }
@@ -395,11 +477,11 @@ fn condition(filter: &ChargeFilter) -> (String, impl FnOnce(Sql) -> Sql) {
         }
         sql
     };
-    (text.join(" AND "), bind)
+    (text, bind)
 }
 
 /// The smallest id of its millisecond, and of the next one where the time is inside it.
-fn first_id(at: Timestamp) -> Uuid {
+pub(crate) fn first_id(at: Timestamp) -> Uuid {
     let ms = at.as_microsecond().max(0).unsigned_abs().div_ceil(1000);
     Uuid::from_u128(u128::from(ms.min((1 << 48) - 1)) << 80)
 }
@@ -441,6 +523,7 @@ impl SumRow {
     fn sum(self) -> Result<UsageSum, StoreError> {
         Ok(UsageSum {
             day: self.day,
+            month: self.month,
             model: self.model,
             provider: self.provider,
             key_id: self.key_id.map(KeyId::from_uuid),

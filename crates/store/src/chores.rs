@@ -2,17 +2,18 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use billing::{AccountId, BudgetId, Escrow, ReplicaId, RequestId, rules::Booked};
+use billing::{AccountId, BudgetId, Credits, Escrow, ReplicaId, RequestId, rules::Booked};
 use uuid::Uuid;
 
 use crate::{
     LedgerOptions, Store, StoreError,
     book::{self, EntryNotes, Scope},
-    booking::{self, NewCharge},
+    booking::{self, Dead, NewCharge},
+    closing::{self, MONTH_CLOSED},
     credit::new_entry_id,
     journal::PERIOD_MIN,
     link::Link,
-    replica,
+    month, replica,
     sql::sql,
     watch::CHANGES_KEPT,
 };
@@ -43,6 +44,7 @@ pub(crate) async fn run(store: Store, options: LedgerOptions, escrow: Escrow) {
             // Not in the first round: a start has better to do.
             if round % PRUNE_EVERY == PRUNE_EVERY - 1 {
                 prune(&store).await?;
+                month::make_ahead(&store).await?;
                 escrow.forget_unused();
             }
             Ok::<(), StoreError>(())
@@ -79,9 +81,10 @@ pub(crate) async fn reap(
         return Ok(None);
     };
     let dead = ReplicaId::from_uuid(id);
-    let charged = end_dead(&mut link, dead).await?;
+    let (charged, loss) = end_dead(&mut link, dead).await?;
     tx.commit().await?;
-    tracing::warn!(replica = %dead, charged, "a replica was taken for dead; its leases are back");
+    store.note_loss(loss);
+    tracing::warn!(replica = %dead, charged, house_loss = %loss, "a replica was taken for dead; its leases are back");
     Ok(Some(dead))
 }
 
@@ -91,14 +94,19 @@ pub(crate) async fn reap_all(store: &Store) -> Result<(), StoreError> {
     let mut link = tx.link();
     let find = sql("SELECT id FROM replicas WHERE state = 'alive' ORDER BY id");
     let dead: Vec<(Uuid,)> = link.all(find).await?;
+    let mut losses = Credits::ZERO;
     for (id,) in dead {
-        end_dead(&mut link, ReplicaId::from_uuid(id)).await?;
+        let (_, loss) = end_dead(&mut link, ReplicaId::from_uuid(id)).await?;
+        losses = losses.saturating_add(loss);
     }
-    tx.commit().await
+    tx.commit().await?;
+    store.note_loss(losses);
+    Ok(())
 }
 
-/// Charges the checkpoints of a dead replica, whose row is locked, and ends it.
-async fn end_dead(link: &mut Link<'_>, dead: ReplicaId) -> Result<usize, StoreError> {
+/// Charges the checkpoints of a dead replica, whose row is locked, and ends it. Tells how many
+/// were charged and what of them the operator bears.
+async fn end_dead(link: &mut Link<'_>, dead: ReplicaId) -> Result<(usize, Credits), StoreError> {
     let checkpoints = booking::checkpoints_of(link, dead).await?;
     let mut scope = Scope {
         replica: Some(dead),
@@ -116,14 +124,25 @@ async fn end_dead(link: &mut Link<'_>, dead: ReplicaId) -> Result<usize, StoreEr
     }
     scope.requests = requests;
     let mut loaded = book::load(link, &scope).await?;
+    let now = loaded.book.now().0;
+    let closed = closing::closed(link, &scope.requests, now).await?;
     let mut charges: Vec<NewCharge<'_>> = Vec::new();
+    let mut aside = Vec::new();
+    let mut losses = Credits::ZERO;
     for checkpoint in &checkpoints {
+        if closed.contains(&checkpoint.due(dead).request) {
+            aside.push(Dead::of(&checkpoint.put_aside(dead), MONTH_CLOSED.into()));
+            continue;
+        }
         match loaded.book.settle(&checkpoint.due(dead), false) {
             Ok(Booked::Charge {
                 charged,
                 house_loss,
                 late: _,
-            }) => charges.push(checkpoint.charge(dead, charged, house_loss)),
+            }) => {
+                losses = losses.saturating_add(house_loss);
+                charges.push(checkpoint.charge(dead, charged, house_loss));
+            }
             // Settled by the replica itself before it died, or under a later name.
             Ok(Booked::Replayed | Booked::LateLoss(_) | Booked::LateRefund(_)) => {}
             // One bad row must not keep the leases of all others from coming back.
@@ -131,9 +150,10 @@ async fn end_dead(link: &mut Link<'_>, dead: ReplicaId) -> Result<usize, StoreEr
         }
     }
     loaded.save(link, &EntryNotes::default()).await?;
-    booking::insert_charges(link, &charges, loaded.book.now().0).await?;
+    booking::insert_charges(link, &charges, now).await?;
+    booking::insert_dead(link, &aside, now).await?;
     replica::end(link, dead, "reaped").await?;
-    Ok(charges.len())
+    Ok((charges.len(), losses))
 }
 
 /// Ends grants whose time is over, as far as no replica has them leased.

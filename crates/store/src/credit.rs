@@ -29,7 +29,7 @@ const RECALL_POLL: Duration = Duration::from_millis(20);
 pub struct NewCredits {
     /// How much; not zero; negative for `adjustment` and `refund` only.
     pub amount: Credits,
-    /// Why; every kind but `expiry`.
+    /// Why; every kind but `expiry` and `closing`.
     pub kind: EntryKind,
     /// When the rest of them expires; for positive amounts, in the future.
     pub expires_at: Option<Timestamp>,
@@ -273,8 +273,8 @@ fn check_credits(credits: &NewCredits) -> Result<(), StoreError> {
     if credits.amount.is_zero() {
         return invalid("amount", "must not be zero");
     }
-    if credits.kind == EntryKind::Expiry {
-        return invalid("kind", "expiry is the gateway's own");
+    if matches!(credits.kind, EntryKind::Expiry | EntryKind::Closing) {
+        return invalid("kind", "expiry and closing are the gateway's own");
     }
     if credits.amount.is_negative() && !credits.kind.may_be_negative() {
         return invalid("amount", "is negative for kind adjustment and refund only");

@@ -1,6 +1,8 @@
 //! Why the store refused or could not do something.
 
-use billing::{AccountId, Credits, KeyId, rules::RuleError};
+use billing::{AccountId, Credits, KeyId, RequestId, rules::RuleError};
+
+use crate::Month;
 
 /// Why a verb of the store failed.
 #[derive(Debug, thiserror::Error)]
@@ -21,7 +23,7 @@ pub enum StoreError {
     #[error("the migrations did not run: {0}")]
     Migrate(#[from] sqlx::migrate::MigrateError),
     /// The database is not set up: it was opened for reading and has no tables.
-    #[error("there is no ledger in this database yet")]
+    #[error("there is no ledger of this version in this database; a gateway that starts makes it")]
     Empty,
     /// No such account.
     #[error("no account {0}")]
@@ -51,6 +53,25 @@ pub enum StoreError {
     OverdraftInUse {
         /// The account's available credit, below zero.
         available: Credits,
+    },
+    /// The month's charges cannot be closed, or not now.
+    #[error("{month} cannot be closed: {why}")]
+    NotClosable {
+        /// Which month.
+        month: Month,
+        /// What is in the way and what would help.
+        why: String,
+    },
+    /// The file is not what the month was exported to.
+    #[error("the export file: {0}")]
+    Export(String),
+    /// A settlement that was put aside cannot be resolved so.
+    #[error("{request}: {why}")]
+    NotResolvable {
+        /// The request that it ends.
+        request: RequestId,
+        /// What is in the way and what would help.
+        why: String,
     },
     /// A rule of the ledger refused: books that do not add up, or amounts that do not fit.
     #[error("the ledger's rules refused: {0}")]
@@ -85,6 +106,36 @@ impl StoreError {
             | Self::IdempotencyConflict
             | Self::BelowZero { .. }
             | Self::OverdraftInUse { .. }
+            | Self::NotClosable { .. }
+            | Self::Export(_)
+            | Self::NotResolvable { .. }
+            | Self::Rule(_)
+            | Self::Corrupt(_) => false,
+        }
+    }
+
+    /// True when somebody else held a lock for longer than we wait.
+    pub(crate) fn is_lock_timeout(&self) -> bool {
+        match self {
+            Self::Database(sqlx::Error::Database(error)) => {
+                error.code().is_some_and(|code| code == "55P03")
+            }
+            Self::Database(_)
+            | Self::TimedOut
+            | Self::Url(_)
+            | Self::InUse { .. }
+            | Self::File(_)
+            | Self::Migrate(_)
+            | Self::Empty
+            | Self::UnknownAccount(_)
+            | Self::UnknownKey(_)
+            | Self::Invalid { .. }
+            | Self::IdempotencyConflict
+            | Self::BelowZero { .. }
+            | Self::OverdraftInUse { .. }
+            | Self::NotClosable { .. }
+            | Self::Export(_)
+            | Self::NotResolvable { .. }
             | Self::Rule(_)
             | Self::Corrupt(_) => false,
         }
@@ -116,7 +167,10 @@ impl StoreError {
             | Self::Invalid { .. }
             | Self::IdempotencyConflict
             | Self::BelowZero { .. }
-            | Self::OverdraftInUse { .. } => false,
+            | Self::OverdraftInUse { .. }
+            | Self::NotClosable { .. }
+            | Self::Export(_)
+            | Self::NotResolvable { .. } => false,
         }
     }
 }

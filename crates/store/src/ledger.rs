@@ -20,6 +20,7 @@ use tokio::{
 use crate::{
     AuthError, Balance, KeyRecord, LedgerOptions, Store, StoreError,
     auth::Keys,
+    booking::USAGE_ABOVE_HOLD,
     chores, clock, fresh,
     journal::{self, CLOSE_GRACE, Command, Figures, Journal},
     refill::{Answer, Refills, slice},
@@ -327,6 +328,12 @@ impl Ledger {
             inner.settlements.capacity(),
         );
         let figures = inner.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut house_losses = figures.losses.clone();
+        let reaped = inner.store.reaped_loss();
+        if reaped.is_positive() {
+            let sum = house_losses.entry(USAGE_ABOVE_HOLD).or_default();
+            *sum = sum.saturating_add(reaped);
+        }
         Stats {
             journal_queue: commands,
             journal_lag: figures.lag,
@@ -335,7 +342,7 @@ impl Ledger {
             holds_open: totals.holds_open,
             in_flight,
             dead_settlements: figures.dead,
-            house_losses: figures.losses.clone(),
+            house_losses,
             fenced: inner.escrow.fenced(clock::now()),
         }
     }

@@ -112,14 +112,19 @@ impl Link<'_> {
 
     /// Runs it; how many rows it changed.
     pub(crate) async fn run(&mut self, sql: Sql) -> Result<u64, StoreError> {
+        self.run_within(sql, STATEMENT_MAX).await
+    }
+
+    /// Runs what may take longer than usual; how many rows it changed.
+    pub(crate) async fn run_within(&mut self, sql: Sql, max: Duration) -> Result<u64, StoreError> {
         match self {
             Self::Sqlite(c) => {
-                let done = bounded(sql.sqlite().execute(&mut **c)).await?;
+                let done = bounded_by(max, sql.sqlite().execute(&mut **c)).await?;
                 Ok(done.rows_affected())
             }
             Self::Postgres(c) => {
                 let query = sql.postgres().persistent(c.statements.are_named());
-                let done = bounded(query.execute(&mut *c.connection)).await?;
+                let done = bounded_by(max, query.execute(&mut *c.connection)).await?;
                 Ok(done.rows_affected())
             }
         }

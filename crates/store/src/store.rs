@@ -1,8 +1,11 @@
 //! The store: one of two databases behind the same verbs.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use billing::PriceId;
+use billing::{Credits, PriceId};
 use tokio::sync::watch;
 
 use crate::{
@@ -24,6 +27,8 @@ struct Inner {
     backend: Backend,
     /// Absent where the database was opened for reading.
     pepper: Option<Pepper>,
+    /// What the operator bore of requests that the reaper charged, since the start.
+    reaped_loss: Mutex<Credits>,
     /// Wakes this process's own watchers.
     changed: watch::Sender<u64>,
 }
@@ -53,6 +58,7 @@ impl Store {
         let mut store = Inner {
             backend,
             pepper: None,
+            reaped_loss: Mutex::default(),
             changed: watch::Sender::new(0),
         };
         store.pepper = Some(crate::instance::pepper(&store.backend).await?);
@@ -60,7 +66,11 @@ impl Store {
         match store.backend() {
             // The file was locked, so whoever used it before is dead.
             Backend::Sqlite(_) => crate::chores::reap_all(&store).await?,
-            Backend::Postgres(_) => {}
+            Backend::Postgres(_) => {
+                if let Err(error) = crate::month::make_ahead(&store).await {
+                    tracing::warn!(%error, "the next months have no partitions yet");
+                }
+            }
         }
         Ok(store)
     }
@@ -78,10 +88,33 @@ impl Store {
                 Backend::Postgres(Box::new(PostgresBackend::read_only(url, options).await?))
             }
         };
+        Self::existing(backend).await
+    }
+
+    /// Opens an existing database for reading and writing, beside a running gateway: to close
+    /// months and to resolve settlements. It must have the tables of this program's version.
+    ///
+    /// # Errors
+    /// [`StoreError::Empty`], [`StoreError::Database`].
+    pub async fn open_beside(url: &StoreUrl, options: OpenOptions) -> Result<Self, StoreError> {
+        let backend = match &url.0 {
+            Target::Sqlite(path) => {
+                Backend::Sqlite(SqliteBackend::open_beside(path, options).await?)
+            }
+            Target::Postgres(url) => {
+                Backend::Postgres(Box::new(PostgresBackend::connect(url, options).await?))
+            }
+        };
+        Self::existing(backend).await
+    }
+
+    async fn existing(backend: Backend) -> Result<Self, StoreError> {
         let looked = async {
             let mut reader = backend.reader().await?;
-            let look = sql("SELECT 1 FROM instance WHERE id = 1");
-            reader.link().maybe::<(i32,)>(look).await
+            // The newest table that there is: an older program's database is not ours to touch.
+            let look = sql("SELECT (SELECT COUNT(*) FROM resolutions WHERE 1 = 0) \
+                 FROM instance WHERE id = 1");
+            reader.link().maybe::<(i64,)>(look).await
         };
         match looked.await {
             Ok(Some(_)) => {}
@@ -93,6 +126,7 @@ impl Store {
         Ok(Self(Arc::new(Inner {
             backend,
             pepper: None,
+            reaped_loss: Mutex::default(),
             changed: watch::Sender::new(0),
         })))
     }
@@ -143,6 +177,19 @@ impl Store {
 
     pub(crate) fn pepper(&self) -> Result<&Pepper, StoreError> {
         self.0.pepper.as_ref().ok_or(StoreError::Empty)
+    }
+
+    /// Counts what the operator bears of requests that the reaper charged.
+    pub(crate) fn note_loss(&self, loss: Credits) {
+        let lost = self.0.reaped_loss.lock();
+        let mut lost = lost.unwrap_or_else(PoisonError::into_inner);
+        *lost = lost.saturating_add(loss);
+    }
+
+    /// The sum of all [`Store::note_loss`].
+    pub(crate) fn reaped_loss(&self) -> Credits {
+        let lost = self.0.reaped_loss.lock();
+        *lost.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes this process's watchers look at once.

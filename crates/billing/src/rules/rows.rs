@@ -54,11 +54,13 @@ pub enum EntryKind {
     Refund,
     /// A grant's rest ended with its time.
     Expiry,
+    /// The charges of a month that was closed, in one sum.
+    Closing,
 }
 
 impl EntryKind {
     /// Every kind, for tables and documentation.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Purchase,
         Self::Promo,
         Self::Trial,
@@ -66,6 +68,7 @@ impl EntryKind {
         Self::Adjustment,
         Self::Refund,
         Self::Expiry,
+        Self::Closing,
     ];
 
     /// The name in JSON and in the database.
@@ -79,6 +82,7 @@ impl EntryKind {
             Self::Adjustment => "adjustment",
             Self::Refund => "refund",
             Self::Expiry => "expiry",
+            Self::Closing => "closing",
         }
     }
 
@@ -92,7 +96,7 @@ impl EntryKind {
     #[must_use]
     pub const fn may_be_negative(self) -> bool {
         match self {
-            Self::Adjustment | Self::Refund | Self::Expiry => true,
+            Self::Adjustment | Self::Refund | Self::Expiry | Self::Closing => true,
             Self::Purchase | Self::Promo | Self::Trial | Self::Allowance => false,
         }
     }

@@ -104,10 +104,14 @@ pub struct UsageSumView {
     /// Always `usage`.
     #[schema(example = "usage")]
     object: &'static str,
-    /// The day of admission, UTC.
+    /// The day of admission, UTC; the month for what is left of a month that was closed.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "2026-01-31")]
     day: Option<String>,
+    /// The month of admission, UTC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "2026-01")]
+    month: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     model: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -140,6 +144,7 @@ impl From<UsageSum> for UsageSumView {
         Self {
             object: "usage",
             day: sum.day,
+            month: sum.month,
             model: sum.model,
             provider: sum.provider,
             key_id: sum.key_id,
@@ -216,7 +221,7 @@ mod tests {
 
     #[test]
     fn groupings() {
-        let all = "day,model,provider,key,account,end";
+        let all = "day,month,model,provider,key,account,end";
         assert_eq!(grouping(all).unwrap().len(), GroupBy::ALL.len());
         assert_eq!(
             grouping("model, day").unwrap(),
@@ -225,7 +230,7 @@ mod tests {
         for bad in ["", "day,", "day,day", "user", "Day"] {
             assert!(grouping(bad).is_err(), "{bad:?}");
         }
-        assert!(grouping("user").unwrap_err().contains("day, model"));
+        assert!(grouping("user").unwrap_err().contains("day, month, model"));
     }
 
     #[test]

@@ -12,8 +12,9 @@ use super::{
 use crate::cli::{Remote, UsageQuery};
 
 /// Dimensions: the name in `--group-by`, the heading, and the member of the answer.
-const DIMENSIONS: [(&str, &str, &str); 6] = [
+const DIMENSIONS: [(&str, &str, &str); 7] = [
     ("day", "DAY", "day"),
+    ("month", "MONTH", "month"),
     ("model", "MODEL", "model"),
     ("provider", "PROVIDER", "provider"),
     ("key", "KEY", "key_id"),

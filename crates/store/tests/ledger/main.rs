@@ -10,6 +10,7 @@
 
 mod admin;
 mod audit;
+mod closing;
 mod credit;
 mod faults;
 mod keys;
