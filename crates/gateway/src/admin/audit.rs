@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::{Json, extract::State};
 use billing::Credits;
 use serde::Serialize;
-use store::{Audit, Check, StoreError};
+use store::{Audit, BrokenRow, Check, StoreError};
 use utoipa::ToSchema;
 
 use crate::{
@@ -42,8 +42,35 @@ pub struct CheckView {
     /// Whether it holds.
     ok: bool,
     rows_checked: u64,
-    /// The first row that breaks it.
+    /// The first row that breaks it, as a sentence.
     first_broken: Option<String>,
+    /// The same row, taken apart.
+    broken_row: Option<BrokenRowView>,
+}
+
+/// A row that breaks a check.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = AuditBrokenRow)]
+pub struct BrokenRowView {
+    /// Its ids, the account first.
+    ids: Vec<String>,
+    /// What else names it or says what is wrong.
+    note: Option<String>,
+    /// What is there.
+    has: String,
+    /// What should be.
+    should: String,
+}
+
+impl From<BrokenRow> for BrokenRowView {
+    fn from(row: BrokenRow) -> Self {
+        Self {
+            ids: row.ids,
+            note: row.note,
+            has: row.has,
+            should: row.should,
+        }
+    }
 }
 
 impl From<Audit> for AuditView {
@@ -65,7 +92,8 @@ impl From<Check> for CheckView {
             says: check.says,
             ok: check.ok,
             rows_checked: check.rows_checked,
-            first_broken: check.first_broken,
+            first_broken: check.first_broken.as_ref().map(BrokenRow::to_string),
+            broken_row: check.first_broken.map(BrokenRowView::from),
         }
     }
 }

@@ -42,7 +42,10 @@ fn lines(audit: &Audit) -> Vec<String> {
         .iter()
         .filter(|check| !check.ok)
         .map(|check| {
-            let first = check.first_broken.as_deref().unwrap_or("no row is named");
+            let first = match &check.first_broken {
+                Some(row) => row.to_string(),
+                None => "no row is named".into(),
+            };
             format!("off: {}: {} First: {first}", check.name, check.says)
         })
         .collect();
@@ -63,7 +66,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use billing::Credits;
-    use store::Check;
+    use store::{BrokenRow, Check};
 
     use super::*;
 
@@ -74,7 +77,12 @@ mod tests {
             says: "The balance is the sum of its ledger.",
             ok,
             rows_checked: 3,
-            first_broken: (!ok).then(|| "acct_1".to_owned()),
+            first_broken: (!ok).then(|| BrokenRow {
+                ids: vec!["acct_1".into()],
+                note: None,
+                has: "2".into(),
+                should: "1".into(),
+            }),
         };
         let mut audit = Audit {
             balanced: true,
@@ -89,7 +97,7 @@ mod tests {
         assert_eq!(
             lines(&audit),
             [
-                "off: balance: The balance is the sum of its ledger. First: acct_1",
+                "off: balance: The balance is the sum of its ledger. First: acct_1: 2, should be 1",
                 "not balanced: 0.000000001 credits are off"
             ]
         );

@@ -127,7 +127,7 @@ const CHARGE_FILTERS: &[(&str, &str)] = &[
 const USAGE_FILTERS: &[(&str, &str)] = &[
     (
         "group_by",
-        "Dimensions with commas between them: day, model, provider, key, account, end. Absent: one row.",
+        "Dimensions with commas between them: day, month, model, provider, key, account, end. Absent: one row.",
     ),
     LIMIT,
     CURSOR,

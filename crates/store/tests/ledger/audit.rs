@@ -380,10 +380,9 @@ fn ways_to_break_closings(books: &Books) -> Vec<Way> {
         way(
             "resolutions",
             format!("acct_{a} req_{l} charge: 0, should be 0.000000003"),
-            format!(
-                "UPDATE resolutions SET resolved_as = 'charge', charged = 3; \
-                 UPDATE closed_months SET state = 'closing'"
-            ),
+            "UPDATE resolutions SET resolved_as = 'charge', charged = 3; \
+             UPDATE closed_months SET state = 'closing'"
+                .into(),
             "UPDATE resolutions SET resolved_as = 'drop', charged = 0; \
              UPDATE closed_months SET state = 'closed'"
                 .into(),

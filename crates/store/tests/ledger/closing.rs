@@ -266,6 +266,7 @@ async fn what_is_in_the_way_of_closing_is_said(world: World) {
         lost.contains("was lost") || lost.contains("export the month again"),
         "{lost}"
     );
+    world.raw("DELETE FROM replicas WHERE host = 'h'").await;
     close(&world, old).await;
     let again = world
         .store
