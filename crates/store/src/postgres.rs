@@ -116,6 +116,11 @@ impl PostgresBackend {
         Ok(backend)
     }
 
+    /// Without migrating, beside those that did.
+    pub(crate) async fn beside(url: &str, options: OpenOptions) -> Result<Self, StoreError> {
+        Self::establish(url, options, Use::Write).await
+    }
+
     /// Without migrating; transactions of this backend are for reading, and a standby will do.
     pub(crate) async fn read_only(url: &str, options: OpenOptions) -> Result<Self, StoreError> {
         Self::establish(url, options, Use::Read).await

@@ -102,7 +102,7 @@ impl Store {
                 Backend::Sqlite(SqliteBackend::open_beside(path, options).await?)
             }
             Target::Postgres(url) => {
-                Backend::Postgres(Box::new(PostgresBackend::connect(url, options).await?))
+                Backend::Postgres(Box::new(PostgresBackend::beside(url, options).await?))
             }
         };
         Self::existing(backend).await
