@@ -179,6 +179,13 @@ impl Charge {
         }
     }
 
+    /// Takes the provider's word for what the prompt consumed; the output is still counted.
+    pub fn know_prompt(&mut self, prompt: Usage) {
+        if let Some(open) = &mut self.0 {
+            open.meter.know_prompt(prompt);
+        }
+    }
+
     /// Notes the first output, for the time to the first token.
     pub fn mark_first_output(&mut self, now: Instant) {
         if let Some(open) = &mut self.0 {

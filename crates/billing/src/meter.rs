@@ -109,6 +109,12 @@ impl Meter {
         self.reported = Some((usage, raw));
     }
 
+    /// The provider says what the prompt consumed before it says anything else: its word takes the
+    /// place of our count, also where the output is counted.
+    pub fn know_prompt(&mut self, prompt: Usage) {
+        self.prompt = Prompt::Exact(prompt);
+    }
+
     /// What the provider reported, if it did.
     #[must_use]
     pub fn reported(&self) -> Option<&Usage> {

@@ -111,7 +111,19 @@ pub struct Bill<'a> {
 /// Cache writes and images are named only where there are any: OpenAI has no such counts.
 #[must_use]
 pub fn usage_json(bill: &Bill<'_>) -> String {
-    let usage = bill.usage;
+    let mut out = usage_members(bill.usage);
+    out.push_str(r#","cost":"#);
+    out.push_str(&json::quote(bill.cost));
+    if let Some(details) = bill.cost_details {
+        out.push_str(r#","cost_details":"#);
+        out.push_str(details.get());
+    }
+    out.push('}');
+    out
+}
+
+/// The same object without its cost and its closing brace.
+pub(crate) fn usage_members(usage: &Usage) -> String {
     let writes = usage.cache_write_5m.saturating_add(usage.cache_write_1h);
     let some = |name: &str, count: u64| {
         if count == 0 {
@@ -120,12 +132,11 @@ pub fn usage_json(bill: &Bill<'_>) -> String {
             format!(",\"{name}\":{count}")
         }
     };
-    let mut out = format!(
+    format!(
         concat!(
             r#"{{"prompt_tokens":{},"completion_tokens":{},"total_tokens":{},"#,
             r#""prompt_tokens_details":{{"cached_tokens":{},"audio_tokens":{}{}{}}},"#,
-            r#""completion_tokens_details":{{"reasoning_tokens":{},"audio_tokens":{}}},"#,
-            r#""cost":{}"#
+            r#""completion_tokens_details":{{"reasoning_tokens":{},"audio_tokens":{}}}"#
         ),
         usage.prompt_total(),
         usage.completion_total(),
@@ -136,14 +147,7 @@ pub fn usage_json(bill: &Bill<'_>) -> String {
         some("image_tokens", usage.image_prompt),
         usage.reasoning,
         usage.audio_completion,
-        json::quote(bill.cost),
-    );
-    if let Some(details) = bill.cost_details {
-        out.push_str(r#","cost_details":"#);
-        out.push_str(details.get());
-    }
-    out.push('}');
-    out
+    )
 }
 
 /// Puts the bill into `text`, an object. `usage` is the top-level usage object to keep, if any.
@@ -247,6 +251,17 @@ impl ChunkTemplate {
         }
     }
 
+    /// The beginning of a chunk, up to the value of its choices.
+    pub(crate) fn head(&self) -> String {
+        let Self {
+            id,
+            created,
+            model,
+            object,
+        } = self;
+        format!(r#"{{"id":{id},"object":{object},"created":{created},"model":{model},"choices":"#)
+    }
+
     pub(crate) fn read(chunk: &str) -> Self {
         let mut template = Self::default();
         let start = chunk.len() - chunk.trim_ascii_start().len();
@@ -270,16 +285,6 @@ impl ChunkTemplate {
     /// The chunk without choices that tells the usage: the last before `[DONE]` or before an error.
     #[must_use]
     pub fn usage_chunk(&self, bill: &Bill<'_>) -> Vec<u8> {
-        let Self {
-            id,
-            created,
-            model,
-            object,
-        } = self;
-        let usage = usage_json(bill);
-        format!(
-            r#"{{"id":{id},"object":{object},"created":{created},"model":{model},"choices":[],"usage":{usage}}}"#
-        )
-        .into_bytes()
+        format!(r#"{}[],"usage":{}}}"#, self.head(), usage_json(bill)).into_bytes()
     }
 }

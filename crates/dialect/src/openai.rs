@@ -1,7 +1,7 @@
 //! OpenAI's dialect: the client's own, and that of every provider that followed it.
 
 pub(crate) mod answer;
-mod chunk;
+pub(crate) mod chunk;
 mod cut;
 pub(crate) mod encode;
 mod report;
@@ -10,4 +10,5 @@ pub(crate) mod stream;
 pub use answer::Answer;
 pub use chunk::TextKind;
 pub use encode::{Edit, WireRequest};
+pub(crate) use stream::ChunkUsage;
 pub use stream::{Chunk, Delta, Ending, OpenAiDecoder, TextRef};

@@ -1,9 +1,12 @@
 //! Quirks: the closed vocabulary of a provider's deviations from its dialect, as its file writes them.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use serde::{Deserialize, Deserializer};
 use serde_json::{Number, Value};
+
+use crate::Dialect;
 
 /// How one provider deviates from its dialect. The default is no deviation.
 ///
@@ -22,9 +25,13 @@ pub struct Quirks {
     pub set: BTreeMap<String, Value>,
     /// Numbers moved into the range that the provider accepts.
     pub clamp: BTreeMap<String, Clamp>,
-    /// Path after the base URL. `{model}` is replaced by the percent-encoded upstream model.
+    /// Leaves out what the provider cannot do, instead of refusing the request for it. It is never
+    /// about limits and prices: only about what would have been a 400.
+    pub drop_unsupported: bool,
+    /// Path after the base URL; absent: the dialect's own. `{model}` is replaced by the
+    /// percent-encoded upstream model.
     #[serde(deserialize_with = "path")]
-    pub path: String,
+    pub path: Option<String>,
     /// Headers sent with every request.
     #[serde(deserialize_with = "headers")]
     pub headers: BTreeMap<String, String>,
@@ -48,7 +55,8 @@ impl Default for Quirks {
             unsupported: Vec::new(),
             set: BTreeMap::new(),
             clamp: BTreeMap::new(),
-            path: String::from("/chat/completions"),
+            drop_unsupported: false,
+            path: None,
             headers: BTreeMap::new(),
             output_limit_field: OutputLimitField::default(),
             usage_at: vec![Pointer {
@@ -58,6 +66,61 @@ impl Default for Quirks {
             reasoning: Convention::default(),
             cached: Convention::default(),
         }
+    }
+}
+
+impl Quirks {
+    /// The quirks that are set and mean nothing in `dialect`: a provider's file with one of them does
+    /// not do what it says.
+    #[must_use]
+    pub fn without_meaning(&self, dialect: Dialect) -> Vec<&'static str> {
+        match dialect {
+            Dialect::OpenAi => Vec::new(),
+            Dialect::Anthropic => {
+                let plain = Self::default();
+                let set = [
+                    ("rename", self.rename != plain.rename),
+                    (
+                        "output_limit_field",
+                        self.output_limit_field != plain.output_limit_field,
+                    ),
+                    ("usage_at", self.usage_at != plain.usage_at),
+                    ("usage_how", self.usage_how != plain.usage_how),
+                    ("reasoning", self.reasoning != plain.reasoning),
+                    ("cached", self.cached != plain.cached),
+                ];
+                let set = set.into_iter().filter(|(_, differs)| *differs);
+                set.map(|(name, _)| name).collect()
+            }
+        }
+    }
+
+    /// The path of a request for `model`: the provider's own, else `default`.
+    pub(crate) fn path_for(&self, default: &str, model: &str) -> String {
+        let template = self.path.as_deref().unwrap_or(default);
+        let Some((before, after)) = template.split_once("{model}") else {
+            return template.to_owned();
+        };
+        let mut path = String::with_capacity(template.len() + model.len());
+        path.push_str(before);
+        for byte in model.bytes() {
+            if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+                path.push(char::from(byte));
+            } else {
+                // Writing to a String cannot fail.
+                let _ = write!(path, "%{byte:02X}");
+            }
+        }
+        path.push_str(after);
+        path
+    }
+
+    /// The headers that the provider's file asks for.
+    pub(crate) fn header_list(&self) -> Vec<(String, String)> {
+        self.headers
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect()
     }
 }
 
@@ -71,6 +134,19 @@ pub struct Clamp {
     /// Largest value accepted.
     #[serde(default)]
     pub max: Option<Number>,
+}
+
+impl Clamp {
+    /// The bound that a number, given as JSON, lies beyond.
+    pub(crate) fn beyond(&self, value: &str) -> Option<&Number> {
+        let number: f64 = value.parse().ok()?;
+        let below = |bound: &&Number| bound.as_f64().is_some_and(|bound| number < bound);
+        let above = |bound: &&Number| bound.as_f64().is_some_and(|bound| number > bound);
+        self.min
+            .as_ref()
+            .filter(below)
+            .or_else(|| self.max.as_ref().filter(above))
+    }
 }
 
 /// The two names of the output limit.
@@ -149,7 +225,7 @@ impl<'de> Deserialize<'de> for Pointer {
     }
 }
 
-fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     let path = String::deserialize(deserializer)?;
     let sound = path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic());
     if !sound {
@@ -157,7 +233,7 @@ fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> 
             "path begins with a slash and has no spaces, as in \"/chat/completions\"",
         ));
     }
-    Ok(path)
+    Ok(Some(path))
 }
 
 fn headers<'de, D: Deserializer<'de>>(
@@ -196,6 +272,7 @@ mod tests {
             unsupported = ["logprobs"]
             set = { safe_prompt = false, reasoning = { effort = "low" } }
             clamp = { temperature = { min = 0, max = 1.5 } }
+            drop_unsupported = true
             path = "/v2/{model}/chat"
             headers = { "x-title" = "Tollway" }
             output_limit_field = "max_completion_tokens"

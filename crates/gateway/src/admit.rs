@@ -68,7 +68,13 @@ impl Ask {
             files,
             output_limit: asked.min(u64::from(model.context_window)),
             choices: u64::from(request.choices()),
-            visible: request.stream() && !model.hidden_output && request.unwatchable().is_none(),
+            visible: request.stream()
+                && !model.hidden_output
+                && request.unwatchable().is_none()
+                && !model
+                    .provider
+                    .dialect
+                    .hides_output(request, &model.features),
             body_bytes: body.len(),
         }
     }

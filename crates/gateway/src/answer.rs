@@ -17,6 +17,7 @@ use crate::{
     credit::Search,
     error::ApiError,
     settings::Settings,
+    stream::unix_seconds,
     upstream::{Failure, from_reqwest},
     watch::Watched,
 };
@@ -73,7 +74,7 @@ pub async fn read(response: reqwest::Response, settings: &Settings) -> Result<By
 pub fn decode(body: Bytes, provider: &Provider) -> Result<Answer, Failure> {
     provider
         .dialect
-        .decode(body, &provider.quirks)
+        .decode(body, &provider.quirks, unix_seconds())
         .map_err(|error| match error {
             DecodeError::Upstream(error) => Failure::Inside(error),
             DecodeError::Shape { .. } | DecodeError::Utf8 | DecodeError::TooLarge => {

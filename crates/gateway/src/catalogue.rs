@@ -6,7 +6,7 @@ use std::{
 };
 
 use billing::{Credits, Price, PriceId};
-use dialect::{Dialect, Quirks};
+use dialect::{Dialect, Features, Quirks};
 use http::{HeaderName, HeaderValue};
 use tokens::{ImageRule, PromptRules, Tokenizer};
 
@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// A provider that is served.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Provider {
     /// Its name.
     pub name: Arc<str>,
@@ -31,7 +31,7 @@ pub struct Provider {
 }
 
 /// A model of a provider.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Model {
     /// What clients ask for.
     pub id: Arc<str>,
@@ -51,6 +51,8 @@ pub struct Model {
     pub output_tokens_max: u32,
     /// Whether it reasons out of sight.
     pub hidden_output: bool,
+    /// What it can do.
+    pub features: Features,
     /// Whether the provider says to move on.
     pub deprecated: bool,
     /// Its price and the version of it; `None`: refused until one is written.
@@ -210,6 +212,7 @@ impl Catalogue {
             let mut targets = Vec::new();
             for target in &route.targets {
                 match self.models.iter().find(|m| *m.full_name == **target) {
+                    Some(model) if route.drop_unsupported => targets.push(lenient(model)),
                     Some(model) => targets.push(model.clone()),
                     None => findings.push(Finding {
                         place: "tollway.toml".into(),
@@ -226,6 +229,20 @@ impl Catalogue {
             }
         }
     }
+}
+
+/// The same model, whose provider leaves out what it cannot do.
+fn lenient(model: &Arc<Model>) -> Arc<Model> {
+    let mut quirks = (*model.provider.quirks).clone();
+    quirks.drop_unsupported = true;
+    let provider = Provider {
+        quirks: Arc::new(quirks),
+        ..(*model.provider).clone()
+    };
+    Arc::new(Model {
+        provider: Arc::new(provider),
+        ..(**model).clone()
+    })
 }
 
 /// Cheapest first; a model without a price last.
@@ -279,6 +296,7 @@ fn served(provider: &Arc<Provider>, model: &ModelFile) -> Result<Model, String> 
         context_window: model.context_window,
         output_tokens_max: model.output_tokens_max(),
         hidden_output: model.hidden_output,
+        features: model.features.clone(),
         deprecated: model.deprecated,
         price,
     })
@@ -349,11 +367,25 @@ mod tests {
         let route = |model: &str, target: &str| RouteSetting {
             model: model.into(),
             targets: vec![target.into()],
+            drop_unsupported: false,
         };
         let (catalogue, findings) = catalogue(&[route("best", "dear/m"), route("m", "no/m")]);
         assert_eq!(names(&catalogue, "best"), ["dear/m"]);
         assert_eq!(findings.len(), 1);
         assert!(findings[0].message.contains("no/m"));
+    }
+
+    #[test]
+    fn a_route_may_leave_out_what_a_target_cannot_do() {
+        let route = RouteSetting {
+            model: "lenient".into(),
+            targets: vec!["dear/m".into()],
+            drop_unsupported: true,
+        };
+        let (catalogue, _) = catalogue(&[route]);
+        let lenient = |name: &str| catalogue.resolve(name)[0].provider.quirks.drop_unsupported;
+        assert!(lenient("lenient"));
+        assert!(!lenient("dear/m"));
     }
 
     #[test]

@@ -172,6 +172,8 @@ impl Attempt<'_> {
         let edit = Edit {
             upstream_model: &self.model.upstream_id,
             output_limit: admitted.clamped,
+            output_tokens_max: u64::from(self.model.output_tokens_max),
+            features: &self.model.features,
             ask_stream_usage: self.request.stream(),
         };
         let provider = &self.model.provider;

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, fmt::Write as _};
 
 use billing::{Credits, Price, Rates, Tier};
-use dialect::{Dialect, Quirks};
+use dialect::{Dialect, Features, Quirks};
 use serde::{Deserialize, Deserializer, de::Error as _};
 use tokens::{Encoding, Factor, ImageRule, Tokenizer};
 
@@ -109,6 +109,9 @@ pub struct ModelFile {
     /// Whether it reasons out of sight, so that its output cannot be watched.
     #[serde(default)]
     pub hidden_output: bool,
+    /// What it can do, where the models of its dialect differ.
+    #[serde(default)]
+    pub features: Features,
     /// How its images are counted.
     #[serde(default, deserialize_with = "image_rule")]
     pub image_rule: Option<ImageRule>,
@@ -200,6 +203,12 @@ impl ProviderFile {
             report(
                 line_with(text, "base_url"),
                 "base_url starts with https://, http:// or ${NAME}".into(),
+            );
+        }
+        for quirk in self.quirks.without_meaning(self.dialect) {
+            report(
+                line_with(text, quirk),
+                format!("the quirk {quirk} has no meaning in this dialect; remove it"),
             );
         }
         let mut seen = HashSet::new();
@@ -412,6 +421,17 @@ price = { prompt = "2.50", completion = "10.00", cached_prompt = "1.25" }
                 "{to}: {messages:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_quirk_of_another_dialect_is_told() {
+        let text = ACME.replace("\"openai\"", "\"anthropic\"");
+        assert!(messages(&text).is_empty());
+        let odd = text.replace("[[models]]", "[quirks]\nusage_how = \"never\"\n[[models]]");
+        assert_eq!(
+            messages(&odd),
+            ["acme.toml:7: the quirk usage_how has no meaning in this dialect; remove it"]
+        );
     }
 
     #[test]

@@ -100,6 +100,8 @@ pub struct RouteSetting {
     pub model: String,
     /// `provider/model`, tried in order.
     pub targets: Vec<String>,
+    /// Whether what a target cannot do is left out instead of refused.
+    pub drop_unsupported: bool,
 }
 
 impl Default for Settings {
@@ -437,6 +439,7 @@ impl Settings {
             };
             let mut model = None;
             let mut targets = Vec::new();
+            let mut drop_unsupported = false;
             for (key, value) in route {
                 match (key.get_ref().as_ref(), value.get_ref()) {
                     ("model", DeValue::String(name)) => model = Some(name.to_string()),
@@ -448,9 +451,10 @@ impl Settings {
                             targets.push(target.to_string());
                         }
                     }
+                    ("drop_unsupported", DeValue::Boolean(yes)) => drop_unsupported = *yes,
                     (other, _) => {
                         return Err(format!(
-                            "a route has model and targets, not {other:?} of this type"
+                            "a route has model, targets and drop_unsupported, not {other:?} of this type"
                         ));
                     }
                 }
@@ -459,7 +463,11 @@ impl Settings {
             if targets.is_empty() {
                 return Err(format!("route {model:?} has no targets"));
             }
-            self.routes.push(RouteSetting { model, targets });
+            self.routes.push(RouteSetting {
+                model,
+                targets,
+                drop_unsupported,
+            });
         }
         Ok(())
     }

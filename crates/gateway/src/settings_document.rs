@@ -27,7 +27,8 @@ pub fn document() -> String {
     text.push_str(
         "\n## Routes\n\n\
          A model name can be given targets of its own, tried in order before the first byte of an answer:\n\n\
-         ```toml\n[[routes]]\nmodel = \"best\"\ntargets = [\"openai/gpt-4.1\", \"azure/gpt-4.1\"]\n```\n\n\
+         ```toml\n[[routes]]\nmodel = \"best\"\ntargets = [\"openai/gpt-4.1\", \"azure/gpt-4.1\"]\n\
+         drop_unsupported = true            # what a target cannot do is left out instead of refused\n```\n\n\
          Without a route, a bare model id goes to every provider that serves it, the cheapest first, and `provider/id` to\n\
          that provider.\n",
     );

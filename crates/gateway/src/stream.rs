@@ -101,7 +101,9 @@ impl Stream {
         let provider = &model.provider;
         Self {
             framer: SseFramer::new(app.settings.event_bytes_max),
-            decoder: provider.dialect.decoder(provider.quirks.clone()),
+            decoder: provider
+                .dialect
+                .decoder(provider.quirks.clone(), unix_seconds()),
             watched,
             charge: Some(charge),
             upstream: Some(Box::pin(http::Response::from(response).into_body())),
@@ -291,6 +293,9 @@ impl Stream {
         let Some(charge) = &mut self.charge else {
             return Ok(Step::Done);
         };
+        if let Some(prompt) = chunk.prompt_usage() {
+            charge.know_prompt(*prompt);
+        }
         if let Some(Ok(usage)) = chunk.usage() {
             charge.report(usage, chunk.usage_text().map(Into::into));
             let lacking = charge.lacking()?;
@@ -474,7 +479,8 @@ async fn read_out(mut upstream: Pin<Box<reqwest::Body>>) {
     while let Some(Ok(_)) = std::future::poll_fn(|cx| upstream.as_mut().poll_frame(cx)).await {}
 }
 
-fn unix_seconds() -> u64 {
+/// For what must say when it was made and whose provider does not.
+pub(crate) fn unix_seconds() -> u64 {
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |age| age.as_secs())

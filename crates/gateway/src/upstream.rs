@@ -164,13 +164,11 @@ impl Upstream {
         let body = tokio::time::timeout(self.first_byte_timeout, error_body(response))
             .await
             .unwrap_or_default();
+        let error = UpstreamError::from_body(status.as_u16(), retry_after.as_deref(), &body);
+        let cause = provider.dialect.cause(status.as_u16(), &error);
         Err(Failure::Refused {
-            status,
-            error: Box::new(UpstreamError::from_body(
-                status.as_u16(),
-                retry_after.as_deref(),
-                &body,
-            )),
+            status: StatusCode::from_u16(cause).unwrap_or(status),
+            error: Box::new(error),
         })
     }
 }

@@ -43,6 +43,7 @@ pub(crate) enum Auth {
 pub(crate) struct Quirks {
     pub(crate) rename: BTreeMap<String, String>,
     pub(crate) drop: Vec<String>,
+    pub(crate) drop_unsupported: bool,
     pub(crate) set: BTreeMap<String, toml::Value>,
     pub(crate) clamp: BTreeMap<String, toml::Value>,
     pub(crate) path: Option<String>,
@@ -90,6 +91,8 @@ pub(crate) struct Model {
     pub(crate) max_output_tokens: Option<u64>,
     #[serde(default)]
     pub(crate) hidden_output: bool,
+    #[serde(default)]
+    pub(crate) features: BTreeMap<String, toml::Value>,
     pub(crate) image_rule: Option<String>,
     #[serde(default)]
     pub(crate) aliases: Vec<String>,

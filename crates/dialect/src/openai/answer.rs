@@ -18,6 +18,8 @@ pub struct Answer {
     found: chunk::Found,
     usage: Option<Result<Usage, UsageFault>>,
     usage_at: Option<std::ops::Range<usize>>,
+    /// The provider's own usage object, where the answer was composed from another dialect.
+    report: Option<Box<str>>,
 }
 
 /// Reads the body of a 200 answer.
@@ -46,10 +48,27 @@ pub(crate) fn decode(body: Bytes, quirks: &Quirks) -> Result<Answer, DecodeError
         found,
         usage,
         usage_at,
+        report: None,
     })
 }
 
 impl Answer {
+    /// An answer that was composed from another dialect, with the usage as its provider wrote it.
+    pub(crate) const fn composed(
+        bytes: Bytes,
+        found: chunk::Found,
+        usage: Option<Result<Usage, UsageFault>>,
+        report: Option<Box<str>>,
+    ) -> Self {
+        Self {
+            bytes,
+            found,
+            usage,
+            usage_at: None,
+            report,
+        }
+    }
+
     /// The answer as it came.
     #[must_use]
     pub const fn json(&self) -> &Bytes {
@@ -76,6 +95,9 @@ impl Answer {
     /// The usage object as the provider wrote it; `None` when it is longer than a report can be.
     #[must_use]
     pub fn usage_text(&self) -> Option<&str> {
+        if let Some(report) = &self.report {
+            return Some(report);
+        }
         let text = std::str::from_utf8(&self.bytes).unwrap_or_default();
         chunk::report_text(text, self.usage_at.as_ref()?)
     }

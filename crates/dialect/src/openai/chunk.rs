@@ -51,6 +51,11 @@ pub(crate) fn report_text<'a>(text: &'a str, at: &Range<usize>) -> Option<&'a st
     (report.len() <= REPORT_BYTES_MAX).then_some(report)
 }
 
+/// A usage object that was written elsewhere, within the bound.
+pub(crate) fn report_bounded(report: &str) -> Option<Box<str>> {
+    (report.len() <= REPORT_BYTES_MAX).then(|| Box::from(report))
+}
+
 pub(crate) type Texts = SmallVec<[Text; 1]>;
 
 /// What was found in a chunk or an answer.

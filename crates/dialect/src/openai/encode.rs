@@ -1,14 +1,13 @@
 //! From the client's request to the provider's: only what must change is spliced, every other byte travels.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
 
 use bytes::Bytes;
-use serde_json::Number;
 
 use crate::error::RequestError;
+use crate::features::Features;
 use crate::json::{self, Splice};
-use crate::quirks::{Clamp, OutputLimitField, Quirks, UsageHow};
+use crate::quirks::{OutputLimitField, Quirks, UsageHow};
 use crate::request::{ChatRequest, Member};
 
 /// What the gateway changes in a request before it goes upstream.
@@ -19,6 +18,10 @@ pub struct Edit<'a> {
     /// The most output tokens of each choice. Written where the client named no limit or a higher
     /// one, under the client's own name for it; a lower one stays.
     pub output_limit: Option<u64>,
+    /// The most output tokens that the model has at all, for dialects that must be told a limit.
+    pub output_tokens_max: u64,
+    /// What the model can do, for dialects that let models differ.
+    pub features: &'a Features,
     /// Ask a stream to report its usage, where [`UsageHow`] says that asking makes it.
     pub ask_stream_usage: bool,
 }
@@ -42,6 +45,9 @@ struct Fate<'a> {
     left_out: bool,
 }
 
+/// Where requests go, unless the provider's file says otherwise.
+const PATH: &str = "/chat/completions";
+
 const LIMITS: [&str; 2] = [
     OutputLimitField::MaxTokens.name(),
     OutputLimitField::MaxCompletionTokens.name(),
@@ -63,12 +69,8 @@ pub(crate) fn encode(
     leave_out_renamed_doubles(request.members(), &mut fates);
     let added = additions(request, &fates, edit, quirks);
     Ok(WireRequest {
-        path: path(&quirks.path, edit.upstream_model),
-        headers: quirks
-            .headers
-            .iter()
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect(),
+        path: quirks.path_for(PATH, edit.upstream_model),
+        headers: quirks.header_list(),
         body: write(request, &fates, &added),
     })
 }
@@ -91,7 +93,7 @@ fn fate<'a>(
     } else if name == "model" {
         fate.value = Some(Cow::Owned(json::quote(edit.upstream_model)));
     } else if quirks.unsupported.iter().any(|other| other == name) {
-        if sent != "null" {
+        if sent != "null" && !quirks.drop_unsupported {
             let message =
                 format!("`{name}` is not supported by the provider of this model: leave it out.");
             return Err(RequestError::param(name.to_owned(), message));
@@ -114,7 +116,7 @@ fn fate<'a>(
     }
     if let Some(clamp) = quirks.clamp.get(name) {
         let value = fate.value.as_deref().unwrap_or(sent);
-        if let Some(bound) = clamped(value, clamp) {
+        if let Some(bound) = clamp.beyond(value) {
             fate.value = Some(Cow::Owned(bound.to_string()));
         }
     }
@@ -228,36 +230,6 @@ fn with_include_usage(options: &str) -> Option<String> {
         }
     }
     String::from_utf8(splice.apply(options)).ok()
-}
-
-/// The bound that a number lies beyond.
-fn clamped<'a>(value: &str, clamp: &'a Clamp) -> Option<&'a Number> {
-    let number: f64 = value.parse().ok()?;
-    let below = |bound: &&Number| bound.as_f64().is_some_and(|bound| number < bound);
-    let above = |bound: &&Number| bound.as_f64().is_some_and(|bound| number > bound);
-    clamp
-        .min
-        .as_ref()
-        .filter(below)
-        .or_else(|| clamp.max.as_ref().filter(above))
-}
-
-fn path(template: &str, model: &str) -> String {
-    let Some((before, after)) = template.split_once("{model}") else {
-        return template.to_owned();
-    };
-    let mut path = String::with_capacity(template.len() + model.len());
-    path.push_str(before);
-    for byte in model.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            path.push(char::from(byte));
-        } else {
-            // Writing to a String cannot fail.
-            let _ = write!(path, "%{byte:02X}");
-        }
-    }
-    path.push_str(after);
-    path
 }
 
 fn write(request: &ChatRequest<'_>, fates: &[Fate<'_>], added: &[(&str, Cow<'_, str>)]) -> Bytes {

@@ -31,6 +31,8 @@ pub struct Chunk {
     pub(crate) bytes: Bytes,
     pub(crate) found: Found,
     pub(crate) usage: Option<Box<ChunkUsage>>,
+    /// What the prompt consumed, where the provider says it at the beginning.
+    pub(crate) prompt: Option<Box<Usage>>,
 }
 
 /// A usage object found in a chunk.
@@ -39,6 +41,8 @@ pub(crate) struct ChunkUsage {
     pub(crate) usage: Result<Usage, UsageFault>,
     /// Every place where the chunk has one.
     pub(crate) spans: Vec<std::ops::Range<usize>>,
+    /// The provider's own object, where the chunk was composed from another dialect.
+    pub(crate) report: Option<Box<str>>,
 }
 
 /// A text that a chunk adds.
@@ -103,11 +107,21 @@ impl Chunk {
         self.usage.as_ref().map(|found| found.usage)
     }
 
+    /// What the prompt consumed, where the provider says so before the output: the buckets of the
+    /// prompt alone, exact, though the output is still to come.
+    #[must_use]
+    pub fn prompt_usage(&self) -> Option<&Usage> {
+        self.prompt.as_deref()
+    }
+
     /// The usage object as the provider wrote it; `None` when it is longer than a report can be.
     #[must_use]
     pub fn usage_text(&self) -> Option<&str> {
-        let span = self.usage.as_ref()?.spans.first()?;
-        chunk::report_text(self.text(), span)
+        let found = self.usage.as_ref()?;
+        match &found.report {
+            Some(report) => Some(report),
+            None => chunk::report_text(self.text(), found.spans.first()?),
+        }
     }
 
     pub(crate) fn text(&self) -> &str {
@@ -210,6 +224,7 @@ impl OpenAiDecoder {
             bytes: event.data,
             found,
             usage,
+            prompt: None,
         }));
         Ok(())
     }
@@ -262,7 +277,11 @@ impl OpenAiDecoder {
             Err(fault) => Err(fault),
         };
         self.usage = Some(usage);
-        Some(Box::new(ChunkUsage { usage, spans }))
+        Some(Box::new(ChunkUsage {
+            usage,
+            spans,
+            report: None,
+        }))
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 fn chunk(json: &str) -> Chunk {
     let quirks: Quirks = toml::from_str("usage_at=['/usage','/x_groq/usage']").unwrap();
     let mut out = Vec::new();
-    let mut decoder = Dialect::OpenAi.decoder(Arc::new(quirks));
+    let mut decoder = Dialect::OpenAi.decoder(Arc::new(quirks), 0);
     decoder
         .push(SseEvent::data(Bytes::from(json.to_owned())), &mut out)
         .unwrap();

@@ -1,12 +1,16 @@
 //! Encoding: what changes on the way upstream, byte for byte, and that nothing else does.
 
-use dialect::{ChatRequest, Dialect, Edit, Quirks, RequestError, RequestLimits, WireRequest};
+use dialect::{
+    ChatRequest, Dialect, Edit, Features, Quirks, RequestError, RequestLimits, WireRequest,
+};
 use proptest::prelude::*;
 use serde_json::Value;
 
 const EDIT: Edit<'static> = Edit {
     upstream_model: "up",
     output_limit: None,
+    output_tokens_max: 4096,
+    features: &Features::PLAIN,
     ask_stream_usage: true,
 };
 

@@ -237,7 +237,7 @@ fn bill(usage: Option<Result<Usage, UsageFault>>) -> (Usage, UsageSource) {
 /// What each event means, then what a client is sent who asked for usage, and one who did not.
 fn render(case: &Case) -> String {
     let quirks: Quirks = toml::from_str(case.quirks).unwrap();
-    let mut decoder = Dialect::OpenAi.decoder(Arc::new(quirks));
+    let mut decoder = Dialect::OpenAi.decoder(Arc::new(quirks), 0);
     let (mut deltas, mut asked, mut not_asked) = (String::new(), String::new(), String::new());
     let mut out = Vec::new();
     for event in events(case.upstream.as_bytes()) {
@@ -360,7 +360,9 @@ fn answers() {
     ];
     for (name, quirks, body) in table {
         let quirks: Quirks = toml::from_str(quirks).unwrap();
-        let answer = Dialect::OpenAi.decode(Bytes::from(body), &quirks).unwrap();
+        let answer = Dialect::OpenAi
+            .decode(Bytes::from(body), &quirks, 0)
+            .unwrap();
         let texts: Vec<_> = answer.texts().map(|t| (t.choice, t.kind, t.text)).collect();
         let (usage, source) = bill(answer.usage());
         let details = RawValue::from_string(String::from(r#"{"prompt":"0.00005"}"#)).unwrap();
@@ -390,7 +392,7 @@ fn answers() {
 fn a_200_that_is_no_answer_is_an_error() {
     let decode = |body: &'static str| {
         Dialect::OpenAi
-            .decode(Bytes::from(body), &Quirks::default())
+            .decode(Bytes::from(body), &Quirks::default(), 0)
             .unwrap_err()
             .to_string()
     };
@@ -427,7 +429,7 @@ fn a_200_that_is_no_answer_is_an_error() {
     let fine = r#"{"error":null,"choices":[]}"#;
     assert!(
         Dialect::OpenAi
-            .decode(Bytes::from(fine), &Quirks::default())
+            .decode(Bytes::from(fine), &Quirks::default(), 0)
             .is_ok()
     );
 }
@@ -436,7 +438,7 @@ fn a_200_that_is_no_answer_is_an_error() {
 fn events_that_are_no_chunks() {
     let push = |event: SseEvent| {
         let mut out = Vec::new();
-        let mut decoder = Dialect::OpenAi.decoder(Arc::default());
+        let mut decoder = Dialect::OpenAi.decoder(Arc::default(), 0);
         decoder.push(event, &mut out).map(|()| out)
     };
     let data = |text: &'static str| SseEvent::data(Bytes::from(text));
@@ -526,7 +528,7 @@ fn usage_in_openais_shape_reads_back_as_the_same_buckets() {
     };
     let body = format!(r#"{{"choices":[],"usage":{}}}"#, usage_json(&bill));
     let answer = Dialect::OpenAi
-        .decode(Bytes::from(body), &Quirks::default())
+        .decode(Bytes::from(body), &Quirks::default(), 0)
         .unwrap();
     assert_eq!(answer.usage(), Some(Ok(usage)));
 }
@@ -534,7 +536,7 @@ fn usage_in_openais_shape_reads_back_as_the_same_buckets() {
 /// All that a decoder makes of a stream, the bytes included.
 fn decoded(pieces: &[&[u8]], quirks: &str) -> String {
     let mut framer = SseFramer::default();
-    let mut decoder = Dialect::OpenAi.decoder(Arc::new(toml::from_str(quirks).unwrap()));
+    let mut decoder = Dialect::OpenAi.decoder(Arc::new(toml::from_str(quirks).unwrap()), 0);
     let mut out = Vec::new();
     let mut push = |event: SseEvent| decoder.push(event, &mut out).unwrap();
     for piece in pieces {
@@ -570,7 +572,7 @@ proptest! {
 proptest! {
     #[test]
     fn nothing_panics_on_arbitrary_events(data in prop::collection::vec(any::<u8>(), 0..120)) {
-        let mut decoder = Dialect::OpenAi.decoder(Arc::default());
+        let mut decoder = Dialect::OpenAi.decoder(Arc::default(), 0);
         let _ = decoder.push(SseEvent::data(Bytes::from(data)), &mut Vec::new());
     }
 
@@ -590,7 +592,7 @@ proptest! {
             }
         }
         let quirks: Quirks = toml::from_str(CASES[case].quirks).unwrap();
-        let mut decoder = Dialect::OpenAi.decoder(Arc::new(quirks));
+        let mut decoder = Dialect::OpenAi.decoder(Arc::new(quirks), 0);
         let mut framer = SseFramer::default();
         framer.push(Bytes::from(bytes));
         let mut out = Vec::new();
@@ -625,7 +627,7 @@ proptest! {
         );
         let body = chunk(r#"{"prompt_tokens":1,"completion_tokens":2,"x_d":1.10}"#);
         let mut out = Vec::new();
-        let mut decoder = Dialect::OpenAi.decoder(Arc::default());
+        let mut decoder = Dialect::OpenAi.decoder(Arc::default(), 0);
         decoder.push(SseEvent::data(Bytes::from(body.clone())), &mut out).unwrap();
         let Some(Delta::Chunk(found)) = out.pop() else { panic!("{out:?}") };
         prop_assert_eq!(found.json(), body.as_bytes());

@@ -1,6 +1,10 @@
 //! The public API of `dialect`, on bytes as providers and clients send them.
 
 #[cfg(test)]
+mod anthropic_requests;
+#[cfg(test)]
+mod anthropic_streams;
+#[cfg(test)]
 mod cutting;
 #[cfg(test)]
 mod encoding;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dialect::{Delta, Dialect, Quirks, SseEvent};
+use dialect::{Delta, Dialect, Ending, Quirks, SseEvent, TextKind};
 use tokens::Usage;
 
 /// Recordings of OpenAI-compatible chat APIs: folder, and the quirks that its provider has.
@@ -58,7 +58,7 @@ struct Row {
 }
 
 fn stream(text: &str, quirks: Quirks) -> Row {
-    let mut decoder = Dialect::OpenAi.decoder(Arc::new(quirks));
+    let mut decoder = Dialect::OpenAi.decoder(Arc::new(quirks), 0);
     let mut row = Row {
         chunks: 0,
         texts: 0,
@@ -89,7 +89,9 @@ fn stream(text: &str, quirks: Quirks) -> Row {
 }
 
 fn answer(text: String, quirks: &Quirks) -> Row {
-    let answer = Dialect::OpenAi.decode(Bytes::from(text), quirks).unwrap();
+    let answer = Dialect::OpenAi
+        .decode(Bytes::from(text), quirks, 0)
+        .unwrap();
     Row {
         chunks: 1,
         texts: answer.texts().len(),
@@ -98,6 +100,105 @@ fn answer(text: String, quirks: &Quirks) -> Row {
             .usage()
             .expect("usage is reported")
             .expect("usage is sound"),
+    }
+}
+
+/// A recording that ends in an error on purpose: half of an answer, and another one after it.
+const SPLICED: &str = "spliced-message-start.chunks.txt";
+
+/// The texts and the output tokens that a recording has, read without the decoder.
+fn said_and_billed(events: &[serde_json::Value]) -> (String, u64) {
+    let mut said = String::new();
+    let mut billed = 0;
+    for event in events {
+        for block in event["content"].as_array().into_iter().flatten() {
+            if block["type"] == "text" {
+                said.push_str(block["text"].as_str().unwrap_or_default());
+            }
+        }
+        if event["type"] == "content_block_start" && event["content_block"]["type"] == "text" {
+            said.push_str(event["content_block"]["text"].as_str().unwrap_or_default());
+        }
+        if event["delta"]["type"] == "text_delta" {
+            said.push_str(event["delta"]["text"].as_str().unwrap_or_default());
+        }
+        billed = event["usage"]["output_tokens"].as_u64().unwrap_or(billed);
+    }
+    (said, billed)
+}
+
+/// What the decoder makes of Anthropic's events, or of a whole message.
+fn anthropic(text: &str, streamed: bool) -> Result<(String, Usage), dialect::DecodeError> {
+    if !streamed {
+        let body = Bytes::from(text.to_owned());
+        let answer = Dialect::Anthropic.decode(body, &Quirks::default(), 0)?;
+        let said = answer.texts().filter(|text| text.kind == TextKind::Content);
+        let said = said.map(|text| text.text).collect();
+        return Ok((said, answer.usage().unwrap().unwrap()));
+    }
+    let mut decoder = Dialect::Anthropic.decoder(Arc::default(), 0);
+    let mut out = Vec::new();
+    for line in text.lines().filter(|line| !line.is_empty()) {
+        // One file holds the answers of several requests.
+        if decoder.ending() == Ending::Done {
+            decoder = Dialect::Anthropic.decoder(Arc::default(), 0);
+        }
+        decoder.push(SseEvent::data(Bytes::from(line.to_owned())), &mut out)?;
+    }
+    let mut said = String::new();
+    for delta in &out {
+        if let Delta::Chunk(chunk) = delta {
+            for text in chunk.texts().filter(|text| text.kind == TextKind::Content) {
+                said.push_str(text.text);
+            }
+        }
+    }
+    assert!(matches!(out.last(), Some(Delta::Done)));
+    Ok((said, decoder.usage().unwrap().unwrap()))
+}
+
+#[test]
+fn every_recorded_message_of_anthropic_decodes() {
+    let folder = root().join("vercel-ai/packages/anthropic/src/__fixtures__");
+    if !folder.is_dir() {
+        println!("no recordings at {}: nothing to decode", folder.display());
+        return;
+    }
+    let mut paths = Vec::new();
+    files(&folder, &mut paths);
+    assert!(!paths.is_empty());
+    println!("| recording | bytes | prompt | cached | written | completion | reasoning |");
+    for path in paths {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let streamed = name.ends_with(".chunks.txt");
+        let events: Vec<serde_json::Value> = if streamed {
+            let lines = text.lines().filter(|line| !line.is_empty());
+            lines
+                .map(|line| serde_json::from_str(line).unwrap())
+                .collect()
+        } else {
+            vec![serde_json::from_str(&text).unwrap()]
+        };
+        if name == SPLICED {
+            assert!(anthropic(&text, streamed).is_err(), "{name}");
+            println!("| {name} | refused: two answers in one |");
+            continue;
+        }
+        let (said, billed) = said_and_billed(&events);
+        let (decoded, usage) =
+            anthropic(&text, streamed).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(decoded, said, "{name}");
+        assert_eq!(usage.completion_total(), billed, "{name}");
+        println!(
+            "| {name} | {} | {} | {} | {} | {} | {} |",
+            decoded.len(),
+            usage.prompt,
+            usage.cached_prompt,
+            usage.cache_write_5m + usage.cache_write_1h,
+            usage.completion,
+            usage.reasoning
+        );
     }
 }
 

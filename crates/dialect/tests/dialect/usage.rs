@@ -15,7 +15,7 @@ fn quirks(toml: &str) -> Quirks {
 fn read(usage: &str, quirks: &Quirks) -> Option<Result<Usage, UsageFault>> {
     let body = format!(r#"{{"choices":[],"usage":{usage}}}"#);
     Dialect::OpenAi
-        .decode(Bytes::from(body), quirks)
+        .decode(Bytes::from(body), quirks, 0)
         .unwrap()
         .usage()
 }
@@ -288,7 +288,7 @@ fn what_is_not_a_count_is_a_fault() {
 
 /// The usage after each of the chunks.
 fn stream(chunks: &[&str], quirks: Quirks) -> Vec<Option<Result<Usage, UsageFault>>> {
-    let mut decoder = Dialect::OpenAi.decoder(Arc::new(quirks));
+    let mut decoder = Dialect::OpenAi.decoder(Arc::new(quirks), 0);
     let mut out = Vec::new();
     let after = chunks.iter().map(|chunk| {
         decoder
@@ -403,7 +403,7 @@ fn endings() {
     let error = r#"{"error":"gone"}"#;
     let usage = r#"{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}"#;
     let ending = |chunks: &[&str]| {
-        let mut decoder = Dialect::OpenAi.decoder(Arc::new(Quirks::default()));
+        let mut decoder = Dialect::OpenAi.decoder(Arc::new(Quirks::default()), 0);
         let mut out: Vec<Delta> = Vec::new();
         for chunk in chunks {
             decoder
@@ -459,6 +459,6 @@ proptest! {
     #[test]
     fn nothing_panics_on_any_usage(usage in "[-0-9.eE\"{}:,a-z_\\[\\] ]{0,60}") {
         let body = format!(r#"{{"choices":[],"usage":{usage}}}"#);
-        let _ = Dialect::OpenAi.decode(Bytes::from(body), &Quirks::default());
+        let _ = Dialect::OpenAi.decode(Bytes::from(body), &Quirks::default(), 0);
     }
 }

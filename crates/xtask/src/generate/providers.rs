@@ -33,10 +33,10 @@ with the name of a built-in provider takes its place, so begin with a copy of th
 
 ```toml
 name = \"acme\"                      # lower case letters, digits, dashes
-dialect = \"openai\"                 # what it speaks
+dialect = \"openai\"                 # what it speaks: openai or anthropic
 base_url = \"https://api.acme.example/v1\"   # ${NAME} is replaced from the environment
 api_key_env = \"ACME_API_KEY\"       # left out: no key is sent
-auth = \"bearer\"                    # or { header = \"api-key\" }
+auth = \"bearer\"                    # or { header = \"api-key\" }, { header = \"x-api-key\" }, …
 
 [[models]]
 id = \"acme-large\"                  # what clients ask for
@@ -64,16 +64,66 @@ Where a provider deviates from its dialect, `[quirks]` says how. The words are t
 |---|---|
 | `rename` | sends a member of the request under another name |
 | `drop` | leaves members out without a word |
+| `drop_unsupported` | leaves out what the provider cannot do, which is otherwise a 400 that names the parameter; a route can say the same |
 | `unsupported` | refuses a request with one of these members, naming it: most change the price in a way that no price per token can say |
 | `set` | always sends a member with this value |
 | `clamp` | moves a number into a range |
-| `path` | the path after the base URL |
+| `path` | the path after the base URL; left out: the dialect's own (`/chat/completions`, `/messages`) |
 | `headers` | sends these headers |
 | `output_limit_field` | the member that carries the output limit where the client names none |
 | `usage_at` | where the usage may be, as JSON pointers |
 | `usage_how` | `stream_options`: streams report usage when asked; `always`: unasked; `never` |
 | `reasoning` | `beside`: `completion_tokens` leaves the reasoning out |
 | `cached` | `beside`: `prompt_tokens` leaves cached tokens out |
+
+`rename`, `output_limit_field`, `usage_at`, `usage_how`, `reasoning` and `cached` are about the dialect `openai`
+and are refused in files of others.
+
+## The dialect `anthropic`
+
+Clients speak OpenAI's chat API all the same; the request becomes one of Anthropic's Messages API, and the answer
+becomes a completion. `anthropic-version: 2023-06-01` is sent unless `headers` name another; from `2026-10-21` on that
+API takes no `temperature`, `top_p` and `top_k`. What differs from model to model is data, under `features`:
+
+```toml
+[[models]]
+id = \"claude-large\"
+features = { thinking = \"adaptive\", effort = [\"low\", \"medium\", \"high\"], sampling = false, forced_tools = true, prefill = false }
+```
+
+| feature | says |
+|---|---|
+| `thinking` | `never`; `budget`: when asked, by a number of tokens; `adaptive`: when asked; `on`: unless asked not to; `always`. Left out: `never` |
+| `effort` | the levels that can be asked for, of `low`, `medium`, `high`, `xhigh`, `max`. Left out: none |
+| `sampling` | `false`: `temperature`, `top_p` and `top_k` stay at their defaults |
+| `forced_tools` | `false`: no `tool_choice` that demands a call |
+| `prefill` | `false`: the messages do not end with the assistant's |
+
+| of the client's | becomes |
+|---|---|
+| `system` and `developer` messages, wherever they stand | `system`, in order; where there is nothing else, the user's message |
+| `tool` messages | results in the user's turn; turns of one role are joined |
+| images and files | data URLs (PNG, JPEG, GIF, WebP; PDF) and https addresses; nothing is fetched by the gateway |
+| `max_tokens`, `max_completion_tokens` | `max_tokens`, at most what the model has and what is affordable |
+| `reasoning_effort` | the nearest `effort` below, and `thinking`: adaptive and summarized, or a budget of 20, 50, 80 or 95 percent of the output. None where a call is demanded, or where an answer to a call comes without the thinking that led to it |
+| `response_format` | `json_schema` becomes `output_config.format`; `json_object` has no counterpart |
+| `parallel_tool_calls: false` | `disable_parallel_tool_use` |
+| `safety_identifier`, `user` | `metadata.user_id` |
+| `temperature` and `top_p` of 1 | left out: it is the default |
+| `stream_options`, `metadata`, `store`, `prompt_cache_key`, `prompt_cache_retention`, a message's `name`, an image's `detail` | left out: they have no effect there |
+| `thinking`, `top_k`, `output_config`, `cache_control` (also on parts, tools and results) | travel as they are |
+| anything else (`n` above 1, `logprobs`, penalties, `seed`, audio, tools that the provider runs itself, `service_tier`, `speed`, `inference_geo`, …) | a 400 that names it, or left out by `drop_unsupported` |
+
+Thinking comes as `reasoning_content`, and once more in `reasoning_details`, where each piece stands with its `index`
+and, at its end, its `signature`; thinking that is withheld comes there as `reasoning.encrypted`. Send the assistant's
+message back with its `reasoning_details` (or with `thinking_blocks` as Anthropic has them) to go on after a call of a
+tool without losing it. What is thought is billed in full and shown in part or not at all, so a request that makes a
+model think sets the worst case aside.
+
+`stop_reason` becomes `finish_reason`: `end_turn` and `stop_sequence` are `stop`, `tool_use` is `tool_calls`, `refusal`
+is `content_filter`, and `max_tokens`, `model_context_window_exceeded` and `pause_turn` are `length`; the word itself is in
+`native_finish_reason`. Prompt tokens of an answer are all of them, those of the cache included (`cached_tokens`,
+`cache_write_tokens`); each is charged by its own price.
 
 ## To add a provider here
 
@@ -148,6 +198,9 @@ fn quirks(quirks: &Quirks, auth: &Auth) -> String {
     );
     words.extend(named("drops", &quirks.drop));
     words.extend(named("refuses", &quirks.unsupported));
+    if quirks.drop_unsupported {
+        words.push("leaves out what it cannot do".to_owned());
+    }
     words.extend(named("sets", &keys(&quirks.set)));
     words.extend(named("clamps", &keys(&quirks.clamp)));
     words.extend(named(

@@ -9,7 +9,7 @@ use super::{
 };
 
 /// A model as the provider file will have it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub(crate) struct Model {
     pub(crate) id: String,
     pub(crate) tokenizer: Option<String>,
@@ -18,6 +18,7 @@ pub(crate) struct Model {
     pub(crate) max_output_tokens: Option<u64>,
     pub(crate) hidden_output: bool,
     pub(crate) image_rule: Option<String>,
+    pub(crate) features: BTreeMap<String, toml::Value>,
     pub(crate) deprecated: bool,
     pub(crate) price: Price,
     pub(crate) tiers: BTreeMap<u64, Price>,
@@ -89,6 +90,7 @@ pub(crate) fn model(facts: Facts, plan: &Provider, taken: &str) -> Result<Model,
         max_output_tokens: facts.max_output_tokens,
         hidden_output: facts.reasons && plan.hides_reasoning,
         image_rule: None,
+        features: BTreeMap::new(),
         deprecated: facts.deprecated
             || facts
                 .ends
@@ -140,6 +142,7 @@ fn apply_rules(model: &mut Model, plan: &Provider) {
         model.tokenizer = rule.tokenizer.clone().or(model.tokenizer.take());
         model.token_factor = rule.token_factor.or(model.token_factor);
         model.hidden_output = rule.hidden_output.unwrap_or(model.hidden_output);
+        model.features.extend(rule.features.clone());
         model.image_rule = rule.image_rule.clone().or(model.image_rule.take());
         if rule.window_without_output {
             let output = model.max_output_tokens.unwrap_or(0);

@@ -103,6 +103,9 @@ pub(crate) struct Rule {
     pub(crate) token_factor: Option<u32>,
     pub(crate) hidden_output: Option<bool>,
     pub(crate) image_rule: Option<String>,
+    /// Members of the model's `features`.
+    #[serde(default)]
+    pub(crate) features: BTreeMap<String, toml::Value>,
     /// True where the table's window leaves out the output.
     #[serde(default)]
     pub(crate) window_without_output: bool,

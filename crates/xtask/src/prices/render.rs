@@ -56,6 +56,14 @@ fn write_model(text: &mut String, model: &Model) {
     if model.hidden_output {
         text.push_str("hidden_output = true\n");
     }
+    if !model.features.is_empty() {
+        let members: Vec<String> = model
+            .features
+            .iter()
+            .map(|(name, value)| format!("{name} = {value}"))
+            .collect();
+        let _ = writeln!(text, "features = {{ {} }}", members.join(", "));
+    }
     if let Some(rule) = &model.image_rule {
         let _ = writeln!(text, "image_rule = {}", quoted(rule));
     }
@@ -111,6 +119,7 @@ mod tests {
             max_output_tokens: Some(16_384),
             hidden_output: true,
             image_rule: Some("gpt-4o".to_owned()),
+            features: BTreeMap::from([("sampling".to_owned(), toml::Value::Boolean(false))]),
             deprecated: true,
             price: amounts("0.00013"),
             tiers: BTreeMap::from([(200_000, amounts("5"))]),
@@ -129,7 +138,7 @@ mod tests {
         let text = splice(&old, &[model()], "litellm 1.2.3", "2026-11-22").unwrap();
         let expected = format!(
             "{}{MARKER}\n\n[[models]]\nid = \"acme-large\"\ntokenizer = \"cl100k_base\"\ntoken_factor = 1100\n\
-             context_window = 128000\nmax_output_tokens = 16384\nhidden_output = true\nimage_rule = \"gpt-4o\"\n\
+             context_window = 128000\nmax_output_tokens = 16384\nhidden_output = true\nfeatures = {{ sampling = false }}\nimage_rule = \"gpt-4o\"\n\
              deprecated = true\nprice = {{ prompt = \"0.00013\", completion = \"10\" }}\nprice_tiers = [\n    \
              {{ above_prompt_tokens = 200000, whole_request = true, price = {{ prompt = \"5\", completion = \"10\" }} }},\n]\n",
             head()

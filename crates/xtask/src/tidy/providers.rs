@@ -4,7 +4,7 @@ use super::Finding;
 use crate::{prices::MARKER, provider_file::ProviderFile};
 
 /// What a provider can speak.
-const DIALECTS: [&str; 1] = ["openai"];
+const DIALECTS: [&str; 2] = ["openai", "anthropic"];
 
 /// Checks one provider file.
 pub(super) fn check(file: &str, text: &str) -> Vec<Finding> {

@@ -1,0 +1,18 @@
+//! Anthropic's dialect: its Messages API, for clients that speak OpenAI's chat API.
+//!
+//! Source of the shapes: Anthropic's API reference, "Messages" and "Streaming messages", and the
+//! types of its Python SDK 2.12.
+
+pub(crate) mod answer;
+pub(crate) mod encode;
+mod error;
+mod messages;
+mod part;
+mod reason;
+mod report;
+mod stream;
+pub(crate) mod thinking;
+mod tools;
+
+pub(crate) use error::cause;
+pub use stream::AnthropicDecoder;

@@ -1,0 +1,400 @@
+//! From the client's request to a Messages request.
+
+use bytes::Bytes;
+
+use super::messages::Messages;
+use super::thinking::{Plan, Wish};
+use super::tools;
+use crate::error::RequestError;
+use crate::json;
+use crate::openai::{Edit, WireRequest};
+use crate::quirks::Quirks;
+use crate::request::ChatRequest;
+
+/// Where requests go, unless the provider's file says otherwise.
+const PATH: &str = "/messages";
+/// The header that pins the version of the API, and the version that this dialect was written for.
+const VERSION: (&str, &str) = ("anthropic-version", "2023-06-01");
+/// The version from which temperature and its kin are refused, whatever the model.
+const NO_SAMPLING_VERSION: &str = "2026-10-21";
+
+/// Members that have no effect on the answer: left out without a word.
+const NO_EFFECT: [&str; 5] = [
+    "stream_options",
+    "metadata",
+    "store",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+];
+
+/// Members that ask for what is so anyway, when they have this value.
+const DEFAULTS: [(&str, &[&str]); 11] = [
+    ("n", &["1"]),
+    ("logprobs", &["false"]),
+    ("top_logprobs", &["0"]),
+    ("frequency_penalty", &["0", "0.0"]),
+    ("presence_penalty", &["0", "0.0"]),
+    ("logit_bias", &["{}"]),
+    ("modalities", &[r#"["text"]"#]),
+    ("verbosity", &[r#""medium""#]),
+    ("service_tier", &[r#""auto""#, r#""default""#]),
+    ("functions", &["[]"]),
+    ("function_call", &[r#""auto""#, r#""none""#]),
+];
+
+/// Members that are translated, each by its own function.
+const TRANSLATED: [&str; 18] = [
+    "model",
+    "messages",
+    "stream",
+    "max_tokens",
+    "max_completion_tokens",
+    "temperature",
+    "top_p",
+    "top_k",
+    "stop",
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "reasoning_effort",
+    "response_format",
+    "user",
+    "safety_identifier",
+    "thinking",
+    "output_config",
+];
+
+/// Members of Anthropic's own that travel as they are.
+const NATIVE: [&str; 1] = ["cache_control"];
+
+/// What is being encoded.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'a> {
+    pub(super) request: &'a ChatRequest<'a>,
+    pub(super) edit: &'a Edit<'a>,
+    pub(super) quirks: &'a Quirks,
+}
+
+impl<'a> Source<'a> {
+    /// The JSON of a member that the client sent, unless the provider's file leaves it out or sets it.
+    pub(super) fn get(&self, name: &str) -> Option<&'a str> {
+        let dropped = self.quirks.drop.iter().any(|other| other == name);
+        let set = self.quirks.set.contains_key(name);
+        if dropped || set {
+            None
+        } else {
+            self.request.get(name)
+        }
+    }
+
+    /// Something that cannot be done: a 400 that names it, or left out where the provider's file or
+    /// the route says so.
+    pub(super) fn cannot(
+        &self,
+        param: impl Into<String>,
+        message: impl Into<String>,
+    ) -> Result<(), RequestError> {
+        if self.quirks.drop_unsupported {
+            Ok(())
+        } else {
+            Err(RequestError::param(param.into(), message.into()))
+        }
+    }
+
+    /// The JSON of a member of the object at the beginning of `object`; `None` when it is null.
+    pub(super) fn member<'j>(object: &'j str, name: &str) -> Option<&'j str> {
+        json::find(object, &[name.to_owned()]).map(|at| json::slice(object, &at))
+    }
+}
+
+/// Writes `request` for a provider that speaks Anthropic's dialect.
+///
+/// # Errors
+/// What the provider cannot do, named in `param`.
+pub(crate) fn encode(
+    request: &ChatRequest<'_>,
+    edit: &Edit<'_>,
+    quirks: &Quirks,
+) -> Result<WireRequest, RequestError> {
+    let source = Source {
+        request,
+        edit,
+        quirks,
+    };
+    check_members(&source)?;
+    let mut headers = quirks.header_list();
+    if !headers.iter().any(|(name, _)| name == VERSION.0) {
+        headers.push((VERSION.0.to_owned(), VERSION.1.to_owned()));
+    }
+    let messages = Messages::write(&source)?;
+    let choice = tools::choice(&source)?;
+    let limit = output_limit(&source);
+    let wish = Wish {
+        forced_tools: choice.forced,
+        signature_lost: messages.signature_lost,
+        output_limit: limit,
+    };
+    let plan = Plan::of(&source, &wish)?;
+
+    let mut body = String::with_capacity(request.body().len() + 512);
+    body.push('{');
+    let mut write = |name: &str, value: &str| {
+        if quirks.set.contains_key(name) {
+            return;
+        }
+        if body.len() > 1 {
+            body.push(',');
+        }
+        body.push('"');
+        body.push_str(name);
+        body.push_str("\":");
+        body.push_str(value);
+    };
+    write("model", &json::quote(edit.upstream_model));
+    write("max_tokens", &limit.to_string());
+    if request.stream() {
+        write("stream", "true");
+    }
+    if !messages.system.is_empty() {
+        write("system", &format!("[{}]", messages.system));
+    }
+    write("messages", &format!("[{}]", messages.turns));
+    if let Some(tools) = tools::write(&source)? {
+        write("tools", &tools);
+        if let Some(choice) = &choice.json {
+            write("tool_choice", choice);
+        }
+    }
+    for (name, value) in sampling(&source, &headers, plan.thinks())? {
+        write(name, value);
+    }
+    if let Some(stop) = stop_sequences(&source)? {
+        write("stop_sequences", &stop);
+    }
+    if let Some(thinking) = &plan.thinking {
+        write("thinking", thinking);
+    }
+    if let Some(config) = output_config(&source, &plan)? {
+        write("output_config", &config);
+    }
+    if let Some(metadata) = metadata(&source) {
+        write("metadata", &metadata);
+    }
+    for name in NATIVE {
+        if let Some(value) = source.get(name) {
+            write(name, value);
+        }
+    }
+    for (name, value) in &quirks.set {
+        if body.len() > 1 {
+            body.push(',');
+        }
+        body.push_str(&json::quote(name));
+        body.push(':');
+        body.push_str(&value.to_string());
+    }
+    body.push('}');
+    Ok(WireRequest {
+        path: quirks.path_for(PATH, edit.upstream_model),
+        headers,
+        body: Bytes::from(body),
+    })
+}
+
+/// Every member is translated, native, without effect, or a 400.
+fn check_members(source: &Source<'_>) -> Result<(), RequestError> {
+    for member in source.request.members() {
+        let name = member.name.as_ref();
+        let sent = json::slice(source.request.body(), &member.value);
+        if sent == "null" || source.get(name).is_none() {
+            continue;
+        }
+        let by_file = source.quirks.unsupported.iter().any(|other| other == name);
+        let is_default = DEFAULTS.iter().any(|(default, values)| {
+            *default == name && values.iter().any(|value| same_json(value, sent))
+        });
+        let fine = TRANSLATED.contains(&name) || NATIVE.contains(&name) || is_default;
+        let silent = NO_EFFECT.contains(&name);
+        if by_file || !(fine || silent) {
+            source.cannot(
+                name,
+                format!(
+                    "`{name}` is not supported by the provider of this model: leave it out{}.",
+                    default_hint(name)
+                ),
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn default_hint(name: &str) -> &'static str {
+    match name {
+        "functions" | "function_call" => ", and send `tools` and `tool_choice` instead",
+        "n" => ", and send one request for each answer",
+        _ => "",
+    }
+}
+
+/// Equal but for white space outside strings, for short values.
+fn same_json(value: &str, sent: &str) -> bool {
+    let bare = |text: &str| -> String {
+        text.chars()
+            .filter(|letter| !letter.is_ascii_whitespace())
+            .collect()
+    };
+    sent.len() <= 64 && bare(value) == bare(sent)
+}
+
+/// Anthropic must be told a limit: the client's, what is affordable, or all that the model has.
+fn output_limit(source: &Source<'_>) -> u64 {
+    let limits = [
+        source.request.output_limit(),
+        source.edit.output_limit,
+        Some(source.edit.output_tokens_max),
+    ];
+    limits.into_iter().flatten().min().unwrap_or(1).max(1)
+}
+
+/// Temperature and its kin. Their defaults are left out: some models refuse to hear even those.
+fn sampling<'a>(
+    source: &Source<'a>,
+    headers: &[(String, String)],
+    thinks: bool,
+) -> Result<Vec<(&'static str, &'a str)>, RequestError> {
+    let version = headers.iter().find(|(name, _)| name == VERSION.0);
+    let refused = version.is_some_and(|(_, day)| day.as_str() >= NO_SAMPLING_VERSION);
+    let possible = source.edit.features.sampling && !refused;
+    let mut out = Vec::new();
+    for name in ["temperature", "top_p", "top_k"] {
+        let Some(sent) = source.get(name) else {
+            continue;
+        };
+        let Ok(number) = sent.parse::<f64>() else {
+            let message = format!("`{name}` must be a number.");
+            return Err(RequestError::param(name, message));
+        };
+        let clamp = source.quirks.clamp.get(name);
+        let bound = clamp.and_then(|clamp| clamp.beyond(sent));
+        let number = bound.and_then(serde_json::Number::as_f64).unwrap_or(number);
+        let (top, is_default) = match name {
+            "top_k" => (f64::INFINITY, false),
+            _ => (1.0, (number - 1.0).abs() < f64::EPSILON),
+        };
+        if is_default {
+            continue;
+        }
+        if bound.is_some() {
+            // A bound of the provider's file that is no default would have to be written anew.
+            source.cannot(name, format!("`{name}` is out of the provider's range."))?;
+            continue;
+        }
+        let both = name == "top_p" && out.iter().any(|(other, _)| *other == "temperature");
+        let why = if !possible {
+            Some("is not supported by this model: leave it out")
+        } else if !(0.0..=top).contains(&number) {
+            Some("must be from 0 to 1 for this model")
+        } else if thinks {
+            Some("cannot be combined with reasoning: leave one of them out")
+        } else if both {
+            Some("cannot be combined with `temperature`: leave one of them out")
+        } else {
+            None
+        };
+        match why {
+            Some(why) => source.cannot(name, format!("`{name}` {why}."))?,
+            None => out.push((name, sent)),
+        }
+    }
+    Ok(out)
+}
+
+/// `stop`, a string or a list, as a list. Anthropic refuses sequences of white space alone.
+fn stop_sequences(source: &Source<'_>) -> Result<Option<String>, RequestError> {
+    let Some(sent) = source.get("stop") else {
+        return Ok(None);
+    };
+    let items: Vec<&str> = if sent.starts_with('[') {
+        json::elements(sent, 0)
+            .map(|at| json::slice(sent, &at))
+            .collect()
+    } else {
+        vec![sent]
+    };
+    let mut kept = Vec::with_capacity(items.len());
+    for item in items {
+        if !item.starts_with('"') {
+            return Err(RequestError::param(
+                "stop",
+                "`stop` must be a string or a list of strings.",
+            ));
+        }
+        if json::unescape(json::inside(item)).trim().is_empty() {
+            source.cannot(
+                "stop",
+                "This model cannot stop at white space alone: send another stop sequence.",
+            )?;
+        } else {
+            kept.push(item);
+        }
+    }
+    Ok((!kept.is_empty()).then(|| format!("[{}]", kept.join(","))))
+}
+
+/// Effort and the format of the answer, or the client's own object.
+fn output_config(source: &Source<'_>, plan: &Plan) -> Result<Option<String>, RequestError> {
+    let format = response_format(source)?;
+    if let Some(own) = source.get("output_config") {
+        if format.is_some() || plan.effort.is_some() {
+            return Err(RequestError::param(
+                "output_config",
+                "`output_config` says what `reasoning_effort` and `response_format` say: send one or the other.",
+            ));
+        }
+        return Ok(Some(own.to_owned()));
+    }
+    let effort = plan
+        .effort
+        .map(|effort| format!(r#""effort":"{}""#, effort.as_str()));
+    let members: Vec<String> = effort.into_iter().chain(format).collect();
+    Ok((!members.is_empty()).then(|| format!("{{{}}}", members.join(","))))
+}
+
+/// `response_format` as the `format` member of `output_config`.
+fn response_format(source: &Source<'_>) -> Result<Option<String>, RequestError> {
+    let Some(sent) = source.get("response_format") else {
+        return Ok(None);
+    };
+    let kind = Source::member(sent, "type").unwrap_or_default();
+    match json::inside(kind) {
+        "text" => Ok(None),
+        "json_schema" => {
+            let named = Source::member(sent, "json_schema").unwrap_or_default();
+            match Source::member(named, "schema").filter(|schema| schema.starts_with('{')) {
+                Some(schema) => Ok(Some(format!(
+                    r#""format":{{"type":"json_schema","schema":{schema}}}"#
+                ))),
+                None => Err(RequestError::param(
+                    "response_format",
+                    "`response_format.json_schema.schema` is missing.",
+                )),
+            }
+        }
+        _ => {
+            source.cannot(
+                "response_format",
+                "This model has no JSON mode without a schema: send `json_schema`.",
+            )?;
+            Ok(None)
+        }
+    }
+}
+
+/// Who the request is for: an opaque id, so that the provider can tell users apart.
+fn metadata(source: &Source<'_>) -> Option<String> {
+    let user = source
+        .get("safety_identifier")
+        .or_else(|| source.get("user"))?;
+    user.starts_with('"')
+        .then(|| format!(r#"{{"user_id":{user}}}"#))
+}

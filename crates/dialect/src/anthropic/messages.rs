@@ -1,0 +1,244 @@
+//! Messages: instructions apart, turns that alternate, results of tools in the user's turn.
+
+use super::encode::Source;
+use super::part;
+use crate::error::RequestError;
+use crate::json;
+
+/// The instructions and the conversation, each as the items of a list.
+#[derive(Debug, Default)]
+pub(super) struct Messages {
+    pub(super) system: String,
+    pub(super) turns: String,
+    /// The conversation stands in the middle of a tool's use and its thinking was not sent back.
+    pub(super) signature_lost: bool,
+    turn: Option<Turn>,
+}
+
+/// Who a turn is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    User,
+    Assistant,
+}
+
+/// One message, as the client wrote it.
+pub(super) struct Message<'a> {
+    /// `messages[3]`, for errors.
+    pub(super) place: String,
+    json: &'a str,
+}
+
+impl<'a> Message<'a> {
+    pub(super) fn get(&self, name: &str) -> Option<&'a str> {
+        Source::member(self.json, name)
+    }
+
+    pub(super) fn error(&self, member: &str, message: &'static str) -> RequestError {
+        RequestError::param(format!("{}.{member}", self.place), message)
+    }
+}
+
+impl Messages {
+    /// Writes all messages.
+    ///
+    /// # Errors
+    /// A message that cannot be said in Anthropic's dialect.
+    pub(super) fn write(source: &Source<'_>) -> Result<Self, RequestError> {
+        let mut all = Self::default();
+        let list = source.request.get("messages").unwrap_or_default();
+        for (place, at) in json::elements(list, 0).enumerate() {
+            let message = Message {
+                place: format!("messages[{place}]"),
+                json: json::slice(list, &at),
+            };
+            all.message(source, &message)?;
+        }
+        let last = all.turn;
+        all.close();
+        if all.turns.is_empty() {
+            // Anthropic wants at least one message of the user's.
+            if all.system.is_empty() {
+                return Err(RequestError::param(
+                    "messages",
+                    "The messages say nothing: send at least one with content.",
+                ));
+            }
+            let system = std::mem::take(&mut all.system);
+            all.turns = format!(r#"{{"role":"user","content":[{system}]}}"#);
+        }
+        if all.turns.starts_with(r#"{"role":"assistant""#) {
+            return Err(RequestError::param(
+                "messages",
+                "The first message beside instructions must be the user's for this model.",
+            ));
+        }
+        if last == Some(Turn::Assistant) && !source.edit.features.prefill {
+            return Err(RequestError::param(
+                "messages",
+                "This model cannot go on with an assistant's message: end with a user's.",
+            ));
+        }
+        Ok(all)
+    }
+
+    fn message(&mut self, source: &Source<'_>, message: &Message<'_>) -> Result<(), RequestError> {
+        let role = message.get("role").map(json::inside);
+        match role {
+            Some("system" | "developer") => self.instructions(source, message),
+            Some("user") => {
+                let mut blocks = String::new();
+                part::content(source, message, Turn::User, &mut blocks)?;
+                self.say(Turn::User, &blocks);
+                Ok(())
+            }
+            Some("assistant") => self.assistant(source, message),
+            Some("tool") => self.tool_result(source, message),
+            Some(_) | None => Err(message.error(
+                "role",
+                "`role` must be system, developer, user, assistant or tool for this model.",
+            )),
+        }
+    }
+
+    fn instructions(
+        &mut self,
+        source: &Source<'_>,
+        message: &Message<'_>,
+    ) -> Result<(), RequestError> {
+        let mut blocks = String::new();
+        part::content(source, message, Turn::User, &mut blocks)?;
+        join(&mut self.system, &blocks);
+        Ok(())
+    }
+
+    fn assistant(
+        &mut self,
+        source: &Source<'_>,
+        message: &Message<'_>,
+    ) -> Result<(), RequestError> {
+        let mut blocks = String::new();
+        part::reasoning(message, &mut blocks);
+        part::content(source, message, Turn::Assistant, &mut blocks)?;
+        let signed = blocks.contains(r#""signature":"#) || blocks.contains("redacted_thinking");
+        if message.get("function_call").is_some() {
+            source.cannot(
+                format!("{}.function_call", message.place),
+                "`function_call` is not supported by the provider of this model: send `tool_calls`.",
+            )?;
+        }
+        let calls = message.get("tool_calls").unwrap_or_default();
+        let mut called = false;
+        for at in json::elements(calls, 0) {
+            join(&mut blocks, &tool_use(message, json::slice(calls, &at))?);
+            called = true;
+        }
+        // Only the last turn of the assistant matters: earlier thinking is left out by the provider.
+        self.signature_lost = called && !signed;
+        self.say(Turn::Assistant, &blocks);
+        Ok(())
+    }
+
+    fn tool_result(
+        &mut self,
+        source: &Source<'_>,
+        message: &Message<'_>,
+    ) -> Result<(), RequestError> {
+        let Some(id) = message.get("tool_call_id").filter(|id| id.starts_with('"')) else {
+            return Err(message.error("tool_call_id", "A tool's message needs its `tool_call_id`."));
+        };
+        let mut block = format!(r#"{{"type":"tool_result","tool_use_id":{}"#, call_id(id));
+        let mut content = String::new();
+        part::content(source, message, Turn::User, &mut content)?;
+        if !content.is_empty() {
+            block.push_str(&format!(r#","content":[{content}]"#));
+        }
+        if let Some(cache) = message.get("cache_control") {
+            block.push_str(&format!(r#","cache_control":{cache}"#));
+        }
+        block.push('}');
+        self.say(Turn::User, &block);
+        Ok(())
+    }
+
+    /// Adds blocks to the turn, which is begun where the last one was the other's. A message without
+    /// any is left out: Anthropic refuses it.
+    fn say(&mut self, turn: Turn, blocks: &str) {
+        if blocks.is_empty() {
+            return;
+        }
+        if self.turn == Some(turn) {
+            self.turns.push(',');
+        } else {
+            self.close();
+            if !self.turns.is_empty() {
+                self.turns.push(',');
+            }
+            self.turns.push_str(match turn {
+                Turn::User => r#"{"role":"user","content":["#,
+                Turn::Assistant => r#"{"role":"assistant","content":["#,
+            });
+            self.turn = Some(turn);
+        }
+        self.turns.push_str(blocks);
+    }
+
+    fn close(&mut self) {
+        if self.turn.take().is_some() {
+            self.turns.push_str("]}");
+        }
+    }
+}
+
+/// Adds items to a list of them.
+pub(super) fn join(list: &mut String, items: &str) {
+    if !list.is_empty() && !items.is_empty() {
+        list.push(',');
+    }
+    list.push_str(items);
+}
+
+fn tool_use(message: &Message<'_>, call: &str) -> Result<String, RequestError> {
+    let wrong = |what| Err(message.error("tool_calls", what));
+    let Some(function) = Source::member(call, "function") else {
+        return wrong("Only calls of functions are supported by the provider of this model.");
+    };
+    let text = |object, name| Source::member(object, name).filter(|json| json.starts_with('"'));
+    let (Some(id), Some(name)) = (text(call, "id"), text(function, "name")) else {
+        return wrong("A call needs its id and the name of its function.");
+    };
+    let input = match text(function, "arguments") {
+        None => String::from("{}"),
+        Some(literal) => {
+            let arguments = json::unescape(json::inside(literal));
+            let trimmed = arguments.trim_ascii();
+            let sound = trimmed.is_empty()
+                || trimmed.starts_with('{')
+                    && serde_json::from_str::<serde::de::IgnoredAny>(trimmed).is_ok();
+            if !sound {
+                return wrong("The arguments of a call must be a JSON object.");
+            }
+            if trimmed.is_empty() {
+                String::from("{}")
+            } else {
+                trimmed.to_owned()
+            }
+        }
+    };
+    let id = call_id(id);
+    Ok(format!(
+        r#"{{"type":"tool_use","id":{id},"name":{name},"input":{input}}}"#
+    ))
+}
+
+/// A call's id with the letters that Anthropic takes: ids of other providers may have others.
+fn call_id(literal: &str) -> String {
+    let id: String = json::unescape(json::inside(literal))
+        .chars()
+        .map(|letter| match letter {
+            'a'..='z' | 'A'..='Z' | '0'..='9' | '_' | '-' => letter,
+            _ => '_',
+        })
+        .collect();
+    format!("\"{id}\"")
+}

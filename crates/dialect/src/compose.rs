@@ -1,0 +1,197 @@
+//! Chunks and answers in the client's dialect, composed out of the pieces of another dialect.
+//!
+//! A dialect writes raw JSON and names the texts in it as it goes, so that nothing is parsed twice.
+
+use bytes::Bytes;
+use tokens::Usage;
+
+use crate::client::{ChunkTemplate, usage_members};
+use crate::error::{DecodeError, UsageFault};
+use crate::json;
+use crate::openai::chunk::{Found, Text, TextKind, report_bounded};
+use crate::openai::{Answer, Chunk, ChunkUsage};
+
+/// Composes the chunks of one stream.
+#[derive(Debug)]
+pub(crate) struct Composer {
+    template: ChunkTemplate,
+    head: String,
+}
+
+impl Composer {
+    /// For a stream whose chunks are called this. `created` is in Unix seconds.
+    pub(crate) fn new(id: &str, created: u64, model: &str) -> Self {
+        let template = ChunkTemplate::new(id, created, model);
+        Self {
+            head: template.head(),
+            template,
+        }
+    }
+
+    /// What the chunks have in common.
+    pub(crate) const fn template(&self) -> &ChunkTemplate {
+        &self.template
+    }
+
+    /// Begins a chunk with one choice; write the members of its delta.
+    pub(crate) fn delta(&self) -> Piece {
+        let mut json = String::with_capacity(self.head.len() + 160);
+        json.push_str(&self.head);
+        json.push_str(r#"[{"index":0,"delta":{"#);
+        Piece::new(json)
+    }
+
+    /// The chunk without choices that reports usage; a report that cannot be billed is null.
+    pub(crate) fn usage(
+        &self,
+        usage: Result<Usage, UsageFault>,
+        report: &str,
+    ) -> Result<Chunk, DecodeError> {
+        let mut json = format!(r#"{}[],"usage":"#, self.head);
+        let (at, found) = write_usage(&mut json, Some(usage));
+        json.push('}');
+        let mut piece = Piece::new(json);
+        piece.found.choices = Some(0);
+        piece.found.usage = found;
+        piece.chunk(Some(ChunkUsage {
+            usage,
+            spans: vec![at],
+            report: report_bounded(report),
+        }))
+    }
+}
+
+/// Usage as OpenAI writes it, or null: where that is, and where it is unless it is null.
+fn write_usage(
+    json: &mut String,
+    usage: Option<Result<Usage, UsageFault>>,
+) -> (std::ops::Range<usize>, Option<std::ops::Range<usize>>) {
+    let start = json.len();
+    match usage {
+        Some(Ok(usage)) => {
+            json.push_str(&usage_members(&usage));
+            json.push('}');
+            (start..json.len(), Some(start..json.len()))
+        }
+        Some(Err(_)) | None => {
+            json.push_str("null");
+            (start..json.len(), None)
+        }
+    }
+}
+
+/// A chunk or an answer being written.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    json: String,
+    found: Found,
+}
+
+impl Piece {
+    fn new(json: String) -> Self {
+        Self {
+            json,
+            found: Found::default(),
+        }
+    }
+
+    /// Begins a plain answer; write the members of its message.
+    pub(crate) fn answer(id: &str, created: u64, model: &str) -> Self {
+        Self::new(format!(
+            r#"{{"id":{},"object":"chat.completion","created":{created},"model":{},"choices":[{{"index":0,"message":{{"#,
+            json::quote(id),
+            json::quote(model),
+        ))
+    }
+
+    /// Writes JSON that is no counted text.
+    pub(crate) fn raw(&mut self, json: &str) -> &mut Self {
+        self.json.push_str(json);
+        self
+    }
+
+    /// Writes a string literal that is output of the model.
+    pub(crate) fn text(&mut self, kind: TextKind, literal: &str) -> &mut Self {
+        let start = self.json.len();
+        self.json.push_str(literal);
+        let inside = json::inside(literal);
+        if !inside.is_empty() {
+            let decoded = match json::unescape(inside) {
+                std::borrow::Cow::Borrowed(_) => None,
+                std::borrow::Cow::Owned(text) => Some(text.into_boxed_str()),
+            };
+            let place = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
+            self.found.texts.push(Text {
+                choice: 0,
+                kind,
+                raw: place(start)..place(self.json.len()),
+                decoded,
+            });
+        }
+        self
+    }
+
+    /// The chunk, with a finish reason where the answer ends; `native` is the provider's own word.
+    pub(crate) fn end_chunk(mut self, finish: Option<(&str, &str)>) -> Result<Chunk, DecodeError> {
+        self.raw(r#"},"logprobs":null,"finish_reason":"#);
+        match finish {
+            Some((reason, native)) => {
+                self.finish(reason, native);
+                self.found.finished = 1;
+            }
+            None => {
+                self.raw("null");
+            }
+        }
+        self.raw("}]}");
+        self.found.choices = Some(1);
+        self.found.seen = 1;
+        self.chunk(None)
+    }
+
+    /// The answer; `report` is the usage as the provider wrote it.
+    pub(crate) fn end_answer(
+        mut self,
+        (reason, native): (&str, &str),
+        usage: Option<Result<Usage, UsageFault>>,
+        report: Option<&str>,
+    ) -> Result<Answer, DecodeError> {
+        self.raw(r#"},"logprobs":null,"finish_reason":"#);
+        self.finish(reason, native);
+        self.raw(r#"}],"usage":"#);
+        (_, self.found.usage) = write_usage(&mut self.json, usage);
+        self.raw("}");
+        self.found.choices = Some(1);
+        self.checked()?;
+        let report = report.and_then(report_bounded);
+        Ok(Answer::composed(
+            Bytes::from(self.json),
+            self.found,
+            usage,
+            report,
+        ))
+    }
+
+    fn finish(&mut self, reason: &str, native: &str) {
+        self.raw(&json::quote(reason));
+        self.raw(r#","native_finish_reason":"#);
+        self.raw(&json::quote(native));
+    }
+
+    fn chunk(self, usage: Option<ChunkUsage>) -> Result<Chunk, DecodeError> {
+        self.checked()?;
+        Ok(Chunk {
+            bytes: Bytes::from(self.json),
+            found: self.found,
+            usage: usage.map(Box::new),
+            prompt: None,
+        })
+    }
+
+    /// Places of texts are 32 bits wide.
+    fn checked(&self) -> Result<(), DecodeError> {
+        u32::try_from(self.json.len())
+            .map(|_| ())
+            .map_err(|_| DecodeError::TooLarge)
+    }
+}
