@@ -27,7 +27,7 @@ pub(crate) enum Step {
     Deny,
     /// What lies around the program.
     Ops,
-    /// The program and the scripted provider.
+    /// The program, the scripted provider and the auditor.
     Build,
     /// Tests in Rust.
     Rust,
@@ -89,7 +89,7 @@ impl Step {
             Self::Clippy => "no lint finds anything",
             Self::Deny => "licences, bans and sources of the dependencies",
             Self::Ops => "compose file, image, alerts and dashboard",
-            Self::Build => "tollway and the scripted provider are built",
+            Self::Build => "tollway, the scripted provider and the auditor are built",
             Self::Rust => "tests in Rust, on SQLite and PostgreSQL",
             Self::Doctest => "examples in the documentation compile",
             Self::OpenAi2 => "openai-python 2 against the running gateway",
@@ -188,6 +188,8 @@ impl Step {
                     "gateway",
                     "-p",
                     "mock-provider",
+                    "-p",
+                    "auditor",
                     "--bins",
                 ];
                 tools.cargo(&arguments, Runner::ExitCode, 30 * MINUTE)

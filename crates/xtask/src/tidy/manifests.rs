@@ -2,8 +2,8 @@
 
 use super::Finding;
 
-/// Crates that do no input or output, and what they must never depend on.
-const PURE: [(&str, &[&str]); 3] = [
+/// Crates that keep apart from something, and what they must never depend on.
+const APART: [(&str, &[&str]); 4] = [
     (
         "tokens",
         &["axum", "hyper", "hyper-util", "reqwest", "sqlx", "tokio"],
@@ -17,9 +17,15 @@ const PURE: [(&str, &[&str]); 3] = [
         "billing",
         &["axum", "hyper", "hyper-util", "reqwest", "sqlx"],
     ),
+    // It judges them: the same mistake must not be in both.
+    (
+        "auditor",
+        &["billing", "dialect", "gateway", "store", "tokens"],
+    ),
 ];
-/// The only crate with SQL, and the bench: what it compares the store with is SQL that is not ours.
-const SQL_CRATES: [&str; 2] = ["store", "bench-ledger"];
+/// The only crates with SQL: the books, their judge, and the bench, which compares the store with
+/// SQL that is not ours.
+const SQL_CRATES: [&str; 3] = ["store", "auditor", "bench-ledger"];
 
 /// Checks one crate's manifest.
 pub(super) fn check(file: &str, text: &str) -> Vec<Finding> {
@@ -38,14 +44,14 @@ pub(super) fn check(file: &str, text: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     for dependency in dependencies.into_iter().flat_map(toml::Table::keys) {
         let line = line_of(text, dependency);
-        let pure = PURE.iter().find(|(pure, _)| *pure == name);
-        if pure.is_some_and(|(_, banned)| banned.contains(&dependency.as_str())) {
+        let apart = APART.iter().find(|(apart, _)| *apart == name);
+        if apart.is_some_and(|(_, banned)| banned.contains(&dependency.as_str())) {
             let what = format!("`{name}` depends on `{dependency}`");
             findings.push(Finding::new(
                 file,
                 line,
                 what,
-                "keep the crate pure: do the input and output in `gateway`",
+                "keep the crate apart: do the input and output in `gateway`",
             ));
         } else if dependency == "sqlx" && !SQL_CRATES.contains(&name) {
             let what = format!("`{name}` depends on `sqlx`");
@@ -94,6 +100,15 @@ mod tests {
             &[(5, "`billing` depends on `sqlx`")],
         );
         expect("dialect", "[dev-dependencies]\ntokio = \"1\"", &[]);
+    }
+
+    #[test]
+    fn the_judge_knows_nothing_of_the_judged() {
+        expect(
+            "auditor",
+            "sqlx = \"1\"\nbilling.workspace = true",
+            &[(5, "`auditor` depends on `billing`")],
+        );
     }
 
     #[test]
