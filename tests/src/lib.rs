@@ -11,11 +11,15 @@ mod answer;
 mod books;
 mod catalogue;
 mod customer;
+mod dice;
 mod eventually;
+mod fleet;
 mod gateway;
 mod oracle;
 mod program;
 mod remote;
+mod storm;
+mod verdict;
 
 pub use answer::{Events, Plain, Streaming};
 pub use books::{Books, Place};
@@ -24,10 +28,16 @@ pub use catalogue::{
     variable,
 };
 pub use customer::{Balance, Customer};
+pub use dice::Dice;
 pub use eventually::{LIMIT, eventually, in_time, unchanging};
+pub use fleet::{Fleet, Target, grants_hold, replica_states};
 pub use gateway::Gateway;
 pub use oracle::{
     PROMPT, PROMPT_TOKENS, chat, count_tokens, credits, streamed, tokens_cost, usage,
 };
-pub use program::Program;
+pub use program::{Launch, Program};
 pub use remote::{Remote, metric};
+pub use storm::{
+    Account, Calm, Faults, Storm, StormPlan, Taken, Wish, ask, storm_model, storm_provider,
+};
+pub use verdict::{Records, verdict};

@@ -13,6 +13,19 @@ use tempfile::TempDir;
 
 use crate::{ADMIN_KEY, CANARY_PROVIDER_KEY, KEY_VARIABLE, Remote, provider_texts};
 
+/// How a program is started.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// Its books.
+    pub database_url: String,
+    /// Provider files: names and texts.
+    pub providers: Vec<(String, String)>,
+    /// Its environment, all of it.
+    pub variables: Vec<(String, String)>,
+    /// A file that what it logs is added to.
+    pub log: Option<PathBuf>,
+}
+
 /// A running `tollway`. Dropped, it is killed.
 pub struct Program {
     remote: Remote,
@@ -42,21 +55,43 @@ impl Program {
     /// It does not start.
     #[must_use]
     pub fn start_with(database_url: &str, provider_url: &str, variables: &[(&str, &str)]) -> Self {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        Self::launch(&Launch {
+            database_url: database_url.to_owned(),
+            providers: provider_texts(provider_url)
+                .into_iter()
+                .map(|(name, text)| (name.to_owned(), text))
+                .collect(),
+            variables: variables.iter().map(owned).collect(),
+            log: None,
+        })
+    }
+
+    /// Starts it as it is told, and waits until it listens.
+    ///
+    /// # Panics
+    /// It does not start.
+    #[must_use]
+    pub fn launch(launch: &Launch) -> Self {
         let folder = TempDir::new().expect("a temporary folder");
-        for (name, text) in provider_texts(provider_url) {
+        for (name, text) in &launch.providers {
             fs::write(folder.path().join(format!("{name}.toml")), text).expect("a file");
         }
-        let mut child = Command::new(binary())
+        let log = launch.log.as_ref().map(|path| {
+            let file = fs::File::options().create(true).append(true).open(path);
+            Stdio::from(file.expect("a log file"))
+        });
+        let mut child = Command::new(built("tollway"))
             .env_clear()
-            .envs(variables.iter().copied())
-            .env("DATABASE_URL", database_url)
+            .envs(launch.variables.iter().map(|(name, value)| (name, value)))
+            .env("DATABASE_URL", &launch.database_url)
             .env("TOLLWAY_LISTEN", "127.0.0.1:0")
             .env("TOLLWAY_PROVIDERS", folder.path())
             .env(KEY_VARIABLE, CANARY_PROVIDER_KEY)
             .current_dir(folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(log.unwrap_or_else(Stdio::null))
             .spawn()
             .expect("tollway starts");
         let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
@@ -70,6 +105,24 @@ impl Program {
             printed: line,
             _folder: folder,
         }
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends it a signal by name, such as `STOP`.
+    ///
+    /// # Panics
+    /// The system would not let us.
+    pub fn signal(&self, name: &str) {
+        let signal = format!("-{name}");
+        let sent = Command::new("kill")
+            .args([&signal, &self.pid().to_string()])
+            .status();
+        assert!(sent.expect("kill").success());
     }
 
     /// Kills it as `kill -9` does, and waits until it is gone.
@@ -87,9 +140,7 @@ impl Program {
     /// The system would not let us.
     #[must_use]
     pub fn terminate(mut self) -> (ExitStatus, String) {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &pid]).status();
-        assert!(sent.expect("kill").success());
+        self.signal("TERM");
         let mut printed = std::mem::take(&mut self.printed);
         if let Some(mut rest) = self.stdout.take() {
             rest.read_to_string(&mut printed).expect("text");
@@ -114,17 +165,20 @@ impl Drop for Program {
     }
 }
 
-/// `…/deps/http-0123` stands beside `…/tollway`.
-fn binary() -> PathBuf {
+/// A program of ours: `…/deps/http-0123` stands beside `…/tollway`.
+///
+/// # Panics
+/// It was not built.
+pub(crate) fn built(name: &str) -> PathBuf {
     let test = env::current_exe().expect("this program");
     let folder = test
         .parent()
         .and_then(|deps| deps.parent())
         .expect("a target folder");
-    let path = folder.join(format!("tollway{}", env::consts::EXE_SUFFIX));
+    let path = folder.join(format!("{name}{}", env::consts::EXE_SUFFIX));
     assert!(
         path.is_file(),
-        "{} is missing: run `cargo build -p gateway` with the same profile first",
+        "{} is missing: run `cargo build -p gateway -p auditor` with the same profile first",
         path.display()
     );
     path

@@ -2,8 +2,10 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
-    reason = "a test says what failed by panicking"
+    clippy::print_stdout,
+    reason = "a test says what failed by panicking, and prints what it measured"
 )]
 
 mod bad_input;
@@ -11,8 +13,10 @@ mod database;
 mod ends;
 mod ends_plain;
 mod exactness;
+mod kills;
 mod operator;
 mod passing;
 mod payment;
+mod replicas;
 mod restart;
 mod sse;

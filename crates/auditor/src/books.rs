@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use crate::{
-    AuditorError, Database, Tokens,
+    AuditorError, Credit, Database, Tokens,
     database::Column::{self, Bool, Id, Plain},
 };
 
@@ -127,6 +127,22 @@ pub(crate) struct DeadRow {
     pub(crate) problem: String,
 }
 
+const BUDGET: [Column; 6] = [
+    Id("id"),
+    Plain("kind"),
+    Plain("available"),
+    Plain("leased"),
+    Plain("spent"),
+    Plain("debt"),
+];
+const ENTRY: [Column; 6] = [
+    Id("account_id"),
+    Id("id"),
+    Plain("kind"),
+    Plain("amount"),
+    Plain("reference"),
+    Plain("created_at"),
+];
 const CHARGE: [Column; 22] = [
     Id("account_id"),
     Id("id"),
@@ -162,22 +178,8 @@ impl Books {
             keys: database
                 .rows("keys", &[Id("id"), Plain("limit_credits")])
                 .await?,
-            budgets: database
-                .rows(
-                    "budgets",
-                    &[
-                        Id("id"),
-                        Plain("kind"),
-                        Plain("available"),
-                        Plain("leased"),
-                        Plain("spent"),
-                        Plain("debt"),
-                    ],
-                )
-                .await?,
-            replicas: database
-                .rows("replicas", &[Id("id"), Plain("state"), Plain("host")])
-                .await?,
+            budgets: database.rows("budgets", &BUDGET).await?,
+            replicas: Self::replicas(database).await?,
             leases: database
                 .rows(
                     "leases",
@@ -200,19 +202,7 @@ impl Books {
                     ],
                 )
                 .await?,
-            entries: database
-                .rows(
-                    "entries",
-                    &[
-                        Id("account_id"),
-                        Id("id"),
-                        Plain("kind"),
-                        Plain("amount"),
-                        Plain("reference"),
-                        Plain("created_at"),
-                    ],
-                )
-                .await?,
+            entries: database.rows("entries", &ENTRY).await?,
             prices: database
                 .rows("prices", &[Id("id"), Plain("model"), Plain("price")])
                 .await?,
@@ -227,6 +217,24 @@ impl Books {
                 .rows("dead_settlements", &[Id("request_id"), Plain("problem")])
                 .await?,
         })
+    }
+
+    /// The entries that are there, as records: for what was there before anybody wrote down.
+    #[must_use]
+    pub fn entries_so_far(&self) -> Vec<Credit> {
+        let record = |entry: &EntryRow| Credit {
+            account_id: entry.account_id.clone(),
+            reference: entry.id.clone(),
+            amount: crate::money::decimal(entry.amount.into()),
+            acknowledged: true,
+        };
+        self.entries.iter().map(record).collect()
+    }
+
+    pub(crate) async fn replicas(database: &mut Database) -> Result<Vec<ReplicaRow>, AuditorError> {
+        database
+            .rows("replicas", &[Id("id"), Plain("state"), Plain("host")])
+            .await
     }
 
     /// Whether what remains of every account's grants, less its debt, is its balance; and how much

@@ -7,7 +7,7 @@ use sqlx::{
     AssertSqlSafe, Connection as _, PgConnection, SqliteConnection, sqlite::SqliteConnectOptions,
 };
 
-use crate::Books;
+use crate::{Books, ReplicaRow};
 
 /// Why nothing could be judged.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +84,14 @@ impl Database {
         let books = Books::read(self).await;
         self.run("COMMIT").await?;
         books
+    }
+
+    /// The runs of processes alone.
+    ///
+    /// # Errors
+    /// [`AuditorError::Database`], [`AuditorError::Row`].
+    pub async fn replicas(&mut self) -> Result<Vec<ReplicaRow>, AuditorError> {
+        Books::replicas(self).await
     }
 
     /// Runs statements that return nothing: tests break books with it.

@@ -30,6 +30,16 @@ pub fn nanos(text: &str) -> Option<Nanos> {
     Some(sign * whole.checked_mul(NANOS_PER_CREDIT)?.checked_add(part)?)
 }
 
+/// An amount as decimal text.
+pub(crate) fn decimal(amount: Nanos) -> String {
+    let sign = if amount < 0 { "-" } else { "" };
+    let (whole, part) = (
+        amount.abs() / NANOS_PER_CREDIT,
+        amount.abs() % NANOS_PER_CREDIT,
+    );
+    format!("{sign}{whole}.{part:09}")
+}
+
 /// Tokens by kind, every token once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Tokens {
@@ -188,12 +198,16 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(nanos(text), expected, "{text}");
+            if let Some(amount) = expected {
+                assert_eq!(nanos(&decimal(amount)), expected);
+            }
         }
     }
 
     #[test]
     fn a_cost_is_rounded_up_once() {
-        let price = r#"{"base":{"prompt":"0.000001","completion":"0.333333333","request":"0.001"}}"#;
+        let price =
+            r#"{"base":{"prompt":"0.000001","completion":"0.333333333","request":"0.001"}}"#;
         let price = PriceBook::parse(price).unwrap();
         // 3 * 1,000 + 7 * 333,333,333 = 2,333,336,331 millionths, and the fee.
         assert_eq!(price.cost(&Tokens::text(3, 7)), Some(2_334 + 1_000_000));

@@ -113,12 +113,23 @@ impl<'a> Case<'a> {
         for charge in &books.charges {
             charges.entry(&charge.id).or_default().push(charge);
         }
+        // Models of the same price share its row, which names one of them.
+        let priced = books
+            .charges
+            .iter()
+            .map(|charge| (charge.model.as_str(), charge.price_id.as_str()))
+            .chain(
+                books
+                    .prices
+                    .iter()
+                    .map(|p| (p.model.as_str(), p.id.as_str())),
+            );
         let mut by_model: HashMap<&str, Option<&str>> = HashMap::new();
-        for price in &books.prices {
+        for (model, price) in priced {
             by_model
-                .entry(&price.model)
-                .and_modify(|known| *known = known.filter(|id| *id == price.id))
-                .or_insert(Some(&price.id));
+                .entry(model)
+                .and_modify(|known| *known = known.filter(|id| *id == price))
+                .or_insert(Some(price));
         }
         let mut corrected: HashMap<String, Nanos> = HashMap::new();
         for entry in &books.entries {

@@ -98,7 +98,7 @@ pub struct Answer {
 pub struct Credit {
     /// Whose.
     pub account_id: String,
-    /// The operator's own, unlike any other.
+    /// The operator's own, unlike any other; or the entry's id.
     pub reference: String,
     /// Decimal text.
     pub amount: String,

@@ -32,6 +32,8 @@ use crate::{
 const RECALL_POLL: Duration = Duration::from_millis(15);
 /// Other replicas are asked again after this.
 const RECALL_EVERY: Duration = Duration::from_millis(100);
+/// Where other replicas lease what is lacking, so many short waits are made for it.
+const RECALL_WAITS: u32 = 5;
 /// Commands that may wait for the journal.
 const COMMANDS_MAX: usize = 4096;
 
@@ -224,7 +226,10 @@ impl Ledger {
         if !need.is_positive() {
             return Ok(());
         }
-        let patience = deadline.min(clock::now() + self.0.options.short_wait);
+        let short_wait = self.0.options.short_wait;
+        let patience = deadline.min(clock::now() + short_wait);
+        // What lies idle with others comes back after a commit of theirs, also on a busy machine.
+        let recall_patience = deadline.min(clock::now() + short_wait * RECALL_WAITS);
         let mut recalled: Option<Instant> = None;
         let mut recall = false;
         loop {
@@ -263,6 +268,7 @@ impl Ledger {
             let elsewhere = leased_elsewhere.is_positive();
             let now = clock::now();
             let coming = elsewhere || figures.held.is_positive();
+            let patience = if elsewhere { recall_patience } else { patience };
             if !coming || now >= patience {
                 return Err(shortfall(available, leased_elsewhere, false));
             }

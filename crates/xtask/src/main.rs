@@ -8,6 +8,7 @@ mod prices;
 mod provider_file;
 mod real_model;
 mod report;
+mod soak;
 mod test;
 mod tidy;
 
@@ -44,6 +45,8 @@ enum Chore {
     Mutate(mutate::Arguments),
     /// Measure what the documentation promises.
     Bench(bench::Arguments),
+    /// Kill, freeze and restart gateways under load for a long time, and have the books judged.
+    Soak(soak::Arguments),
     /// Check the habits that no compiler checks.
     Tidy,
     /// Write the documents that are made from code and data.
@@ -71,6 +74,7 @@ fn run(checkout: &Checkout, chore: Chore) -> Result<Report, Failure> {
         Chore::RealModel => real_model::run(checkout),
         Chore::Mutate(arguments) => mutate::run(checkout, &arguments),
         Chore::Bench(arguments) => bench::run(checkout, &arguments),
+        Chore::Soak(arguments) => soak::run(checkout, &arguments),
         Chore::Tidy => tidy::run(checkout),
         Chore::Generate(arguments) => generate::run(checkout, &arguments),
     }

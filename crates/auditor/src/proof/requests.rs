@@ -138,7 +138,12 @@ fn whole(case: &mut Case<'_>, answer: &Answer, charge: &ChargeRow) {
         Outcome::Exhausted => &["credits_exhausted"],
         Outcome::Stopped => &["gateway_lost"],
         // What it had not read yet may have been the end.
-        Outcome::HungUp => &["client_gone", "completed", "upstream_failed", "credits_exhausted"],
+        Outcome::HungUp => &[
+            "client_gone",
+            "completed",
+            "upstream_failed",
+            "credits_exhausted",
+        ],
         Outcome::Refused | Outcome::Lost => &[],
     };
     if !ended.contains(&charge.ended.as_str()) {
@@ -185,12 +190,7 @@ fn whole(case: &mut Case<'_>, answer: &Answer, charge: &ChargeRow) {
 
 /// Its process was killed, or taken for dead: never more than was delivered, and what is missing
 /// is lost.
-fn taken_over(
-    case: &mut Case<'_>,
-    answer: &Answer,
-    charge: &ChargeRow,
-    collected: Nanos,
-) -> Nanos {
+fn taken_over(case: &mut Case<'_>, answer: &Answer, charge: &ChargeRow, collected: Nanos) -> Nanos {
     let delivered = delivered_cost(case, answer);
     let id = &charge.id;
     // A client that hung up may have been sent more than it read.
@@ -206,8 +206,17 @@ fn taken_over(
         case.find("overcharged", id, what);
     }
     let explained = collected + case.borne(charge);
-    let in_order = answer.outcome != Outcome::Lost && answer.outcome != Outcome::HungUp;
-    if in_order && !answer.at_risk {
+    if answer.outcome == Outcome::HungUp && !answer.at_risk {
+        // It stopped in order, or came back: what the client read is the least.
+        let read = Tokens::text(prompt_least(answer), answer.output_tokens);
+        let least = model_cost(case, answer, &read);
+        if answer.output_tokens > 0 && explained < least {
+            case.find("late", id, format!("{explained}, at least {least}"));
+        }
+        case.totals.cost += explained;
+        return 0;
+    }
+    if answer.outcome != Outcome::Lost && !answer.at_risk {
         case.same("late", id, explained, delivered);
         case.totals.cost += delivered;
         return 0;

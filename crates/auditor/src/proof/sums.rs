@@ -164,11 +164,14 @@ fn credits(case: &mut Case<'_>, records: &[Record]) {
     }
     let mut seen: HashSet<&str> = HashSet::new();
     for entry in &books.entries {
-        let own = OWN_KINDS.contains(&entry.kind.as_str())
-            || request_of(entry, &case.charges).is_some();
+        let own =
+            OWN_KINDS.contains(&entry.kind.as_str()) || request_of(entry, &case.charges).is_some();
         let reference = entry.reference.as_deref().unwrap_or_default();
-        match wanted.get(reference) {
-            Some((account, amount, _)) => {
+        let found = wanted
+            .get_key_value(reference)
+            .or_else(|| wanted.get_key_value(entry.id.as_str()));
+        match found {
+            Some((reference, (account, amount, _))) => {
                 if *account != entry.account_id || *amount != Nanos::from(entry.amount) {
                     let what = format!("{} of {}", entry.amount, entry.account_id);
                     case.find("credit", &entry.id, what);

@@ -223,6 +223,8 @@ fn deny(tools: &Tools) -> Result<Tally, Failure> {
 
 /// With nextest where it is installed, which runs tests of several binaries side by side.
 fn rust(session: &mut Session<'_>, tools: &Tools) -> Result<Tally, Failure> {
+    // Lets the clocks of gateways jump.
+    tools.package_of("faketime", "faketime")?;
     let cluster = match session.postgres.take() {
         Some(cluster) => cluster,
         None => tools.postgres()?,
