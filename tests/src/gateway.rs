@@ -86,7 +86,9 @@ impl Gateway {
             let ready = serve::prepare_with(settings.clone(), files, Vec::new(), variable);
             match ready.await {
                 Ok(ready) => Some(ready),
-                Err(ServeError::Store(store::StoreError::InUse { .. })) => None,
+                Err(ServeError::Store(
+                    store::StoreError::InUse { .. } | store::StoreError::LocalJournalInUse { .. },
+                )) => None,
                 Err(error) => panic!("{error}"),
             }
         })

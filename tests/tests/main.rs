@@ -14,6 +14,7 @@ mod ends;
 mod ends_plain;
 mod exactness;
 mod kills;
+mod local_journal;
 mod operator;
 mod passing;
 mod payment;

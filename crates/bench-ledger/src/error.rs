@@ -34,6 +34,9 @@ pub(crate) enum BenchError {
     /// Credit was not to be had, although every account is rich.
     #[error("a hold was refused: {0}")]
     Shortfall(#[from] store::Shortfall),
+    /// The local journal could not be written.
+    #[error(transparent)]
+    NotRecorded(#[from] billing::NotRecorded),
     /// The books do not say what was measured: the figures mean nothing.
     #[error("the books are off after {run}: {what}")]
     Books {

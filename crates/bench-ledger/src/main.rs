@@ -154,14 +154,26 @@ async fn one_round(
     } else {
         None
     };
-    let full = ours::run(world, load, plan.in_flight).await?;
+    let full = ours::run(world, load, plan.in_flight, None).await?;
     let rate = figures::rate(&full);
     say(&format!("{name}: ledger {rate:.0}/s"));
+    if plan.local_journal {
+        let folder = tempfile::tempdir()?;
+        let place = Some(folder.path().to_owned());
+        let with = ours::run(world, load, plan.in_flight, place).await?;
+        let cpu = |seen: &Seen| seen.used.here.as_secs_f64() / seen.requests.max(1) as f64;
+        say(&format!(
+            "{name}: with a local journal {:.0}/s, {:.2} of that without; {:.2} of its CPU a request",
+            figures::rate(&with),
+            figures::rate(&with) / rate,
+            cpu(&with) / cpu(&full),
+        ));
+    }
     let half = Load {
         pace: Some(rate / 2.0),
         ..load
     };
-    let half = ours::run(world, half, plan.in_flight).await?;
+    let half = ours::run(world, half, plan.in_flight, None).await?;
     if world.stored == 0 {
         world.audit(&name).await?;
     }

@@ -1,6 +1,7 @@
 //! Requests as the gateway makes them: a permit, a hold from memory or a refill, a charge, a settlement.
 
 use std::{
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -54,10 +55,12 @@ pub(crate) async fn run(
     world: &Arc<World>,
     load: Load,
     in_flight: usize,
+    local_journal: Option<PathBuf>,
 ) -> Result<Seen, BenchError> {
     let first = Uuid::now_v7();
     let options = LedgerOptions {
         in_flight_max: in_flight,
+        local_journal,
         ..LedgerOptions::default()
     };
     let ledger = Ledger::start(world.store.clone(), options).await?;
@@ -158,7 +161,7 @@ async fn request(
     let tokenizer = Tokenizer::new(Encoding::O200kBase, Factor::EXACT);
     let prompt = Prompt::Exact(Usage::default());
     let meter = Meter::new(Arc::clone(&shared.world.price), tokenizer, prompt);
-    let mut charge = Hold::new(reserved, permit).start(Arc::new(facts), meter, admitted);
+    let mut charge = Hold::new(reserved, permit).start(Arc::new(facts), meter, admitted)?;
     let usage = Usage {
         completion: u64::from(random.cost()),
         ..Usage::default()

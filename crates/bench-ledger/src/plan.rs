@@ -47,6 +47,9 @@ pub(crate) struct Arguments {
     /// Measure these numbers of accounts only: 1, 1000, 100000.
     #[arg(long, value_delimiter = ',')]
     accounts: Vec<u64>,
+    /// Measure the ledger with a local journal too, beside each run without, and print the ratios.
+    #[arg(long)]
+    local_journal: bool,
     /// A few seconds, to see that the bench works: its figures mean nothing.
     #[arg(long)]
     quick: bool,
@@ -75,6 +78,8 @@ pub(crate) struct Plan {
     pub(crate) tasks: usize,
     /// Permits of the ledger.
     pub(crate) in_flight: usize,
+    /// Whether a local journal is measured too.
+    pub(crate) local_journal: bool,
 }
 
 impl Plan {
@@ -125,6 +130,7 @@ impl Plan {
             rounds: if quick { 1 } else { arguments.rounds.max(1) },
             tasks: arguments.tasks.max(1),
             in_flight: arguments.in_flight.max(arguments.tasks),
+            local_journal: arguments.local_journal,
         }
     }
 

@@ -3,11 +3,10 @@
 use std::{sync::Arc, time::Instant};
 
 use tokens::{Usage, UsageSource};
-use tokio::sync::mpsc::OwnedPermit;
 
 use crate::{
-    Capture, Checkpoint, Credits, End, Meter, Path, PriceError, RequestFacts, Reserved, Settlement,
-    Text, Timings, Verdict,
+    Capture, Checkpoint, Credits, End, Meter, NotRecorded, Path, Permit, PriceError, RequestFacts,
+    Reserved, Settlement, Text, Timings, Verdict,
 };
 
 /// Tokens that a growing hold takes in one step.
@@ -20,15 +19,18 @@ const TOKENIZE_AT_BYTES: usize = 2048;
 #[derive(Debug)]
 pub struct Hold {
     reserved: Reserved,
-    permit: OwnedPermit<Settlement>,
+    permit: Permit,
 }
 
 impl Hold {
     /// A hold of what is reserved. The permit is its place in the journal's queue, taken before
     /// anything is promised, so that a settlement can be sent from `drop`.
     #[must_use]
-    pub const fn new(reserved: Reserved, permit: OwnedPermit<Settlement>) -> Self {
-        Self { reserved, permit }
+    pub fn new(reserved: Reserved, permit: impl Into<Permit>) -> Self {
+        Self {
+            reserved,
+            permit: permit.into(),
+        }
     }
 
     /// What is set aside.
@@ -43,9 +45,19 @@ impl Hold {
     }
 
     /// The request goes upstream: from here on it is charged.
-    #[must_use]
-    pub fn start(self, facts: Arc<RequestFacts>, meter: Meter, admitted: Instant) -> Charge {
-        Charge(Some(Open {
+    ///
+    /// # Errors
+    /// [`NotRecorded`] where there is a local journal that cannot be written: the hold is released.
+    pub fn start(
+        self,
+        facts: Arc<RequestFacts>,
+        meter: Meter,
+        admitted: Instant,
+    ) -> Result<Charge, NotRecorded> {
+        if let Some(local) = self.permit.local() {
+            local.started(&facts, self.reserved.replica())?;
+        }
+        Ok(Charge(Some(Open {
             reserved: self.reserved,
             permit: self.permit,
             facts,
@@ -53,8 +65,9 @@ impl Hold {
             admitted,
             first_output: None,
             observed: 0,
+            before_observed: None,
             checkpointed: false,
-        }))
+        })))
     }
 }
 
@@ -66,13 +79,16 @@ pub struct Charge(Option<Open>);
 #[derive(Debug)]
 struct Open {
     reserved: Reserved,
-    permit: OwnedPermit<Settlement>,
+    permit: Permit,
     facts: Arc<RequestFacts>,
     meter: Meter,
     admitted: Instant,
     first_output: Option<Instant>,
     /// Pieces of the current chunk that are already taken in.
     observed: usize,
+    /// What was consumed before those pieces, where a local journal wants to know: they are not
+    /// delivered yet.
+    before_observed: Option<Usage>,
     checkpointed: bool,
 }
 
@@ -163,6 +179,7 @@ impl Charge {
         }
         keep.resize(texts.len(), 0);
         open.observed = 0;
+        open.before_observed = None;
         Ok(keep)
     }
 
@@ -241,6 +258,28 @@ impl Charge {
         }))
     }
 
+    /// Bytes that [`Charge::progress`] may have to tokenize; zero where nothing is written down.
+    #[must_use]
+    pub fn progress_bytes(&self) -> usize {
+        match &self.0 {
+            Some(open) if open.permit.local().is_some() => open.meter.uncounted_bytes(),
+            Some(_) | None => 0,
+        }
+    }
+
+    /// Everything taken in so far is about to be delivered: where there is a local journal, it
+    /// gets to know what that costs before the client gets the bytes. Nothing is owed before the
+    /// first output.
+    ///
+    /// # Errors
+    /// [`PriceError::Overflow`].
+    pub fn progress(&mut self, now: Instant) -> Result<(), PriceError> {
+        match &mut self.0 {
+            Some(open) if open.permit.local().is_some() => open.progress(now),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// What the customer would pay if the request ended now: shown beside reported usage.
     ///
     /// # Errors
@@ -266,9 +305,12 @@ impl Charge {
     /// another attempt.
     #[must_use]
     pub fn retract(mut self) -> Option<Hold> {
-        self.0
-            .take()
-            .map(|open| Hold::new(open.reserved, open.permit))
+        self.0.take().map(|open| {
+            if let Some(local) = open.permit.local() {
+                local.retracted(open.facts.request_id);
+            }
+            Hold::new(open.reserved, open.permit)
+        })
     }
 
     /// The client is gone: what dropping does, and tells what came of it.
@@ -309,6 +351,9 @@ impl Open {
                 return Ok(Verdict::Continue);
             }
         }
+        if self.observed == 0 && texts.len() > 1 && self.permit.local().is_some() {
+            self.before_observed = Some(self.meter.counted());
+        }
         while let Some(text) = texts.get(self.observed) {
             let fits = self.meter.fit(*text, self.reserved.amount())? == text.text.len();
             if !fits {
@@ -326,6 +371,7 @@ impl Open {
             self.observed += 1;
         }
         self.observed = 0;
+        self.before_observed = None;
         Ok(Verdict::Continue)
     }
 
@@ -358,6 +404,42 @@ impl Open {
         }
     }
 
+    /// Writes down what is owed for everything taken in.
+    fn progress(&mut self, now: Instant) -> Result<(), PriceError> {
+        let Some(first_output) = self.first_output.filter(|_| self.meter.has_output()) else {
+            return Ok(());
+        };
+        let usage = match self.before_observed {
+            Some(usage) => usage,
+            None => self.meter.counted(),
+        };
+        let cost = self.meter.cost(&usage)?;
+        let charged = cost.min(self.reserved.amount());
+        let so_far = Settlement {
+            facts: Arc::clone(&self.facts),
+            lease: self.reserved.replica(),
+            checkpointed: self.checkpointed,
+            end: End::GatewayLost,
+            usage,
+            source: UsageSource::Counted,
+            raw_usage: None,
+            capture: Capture {
+                cost,
+                charged,
+                owed: cost.saturating_sub(charged),
+                house_loss: Credits::ZERO,
+            },
+            timings: Timings {
+                duration_us: us(self.admitted, now),
+                first_token_us: Some(us(self.admitted, first_output)),
+            },
+        };
+        if let Some(local) = self.permit.local() {
+            local.progressed(&so_far);
+        }
+        Ok(())
+    }
+
     fn settle(mut self, end: End, overrun: Overrun) -> Settled {
         let (usage, source) = self.consumed(end);
         let held = self.reserved.amount();
@@ -376,9 +458,6 @@ impl Open {
         let (owed, house_loss) = match overrun {
             Overrun::Owed => (rest, Credits::ZERO),
             Overrun::HouseLoss => (Credits::ZERO, rest),
-        };
-        let us = |from: Instant, to: Instant| {
-            u64::try_from(to.saturating_duration_since(from).as_micros()).unwrap_or(u64::MAX)
         };
         let settlement = Settlement {
             lease: self.reserved.replica(),
@@ -409,6 +488,11 @@ impl Open {
     }
 }
 
+/// Microseconds from one moment to a later one.
+fn us(from: Instant, to: Instant) -> u64 {
+    u64::try_from(to.saturating_duration_since(from).as_micros()).unwrap_or(u64::MAX)
+}
+
 /// `usage` and at most what `text` adds.
 fn with_text(mut usage: Usage, meter: &Meter, text: &Text<'_>) -> Usage {
     let more = meter.text_bound(text);
@@ -421,7 +505,7 @@ fn with_text(mut usage: Usage, meter: &Meter, text: &Text<'_>) -> Usage {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{sync::Mutex, time::Duration};
 
     use tokens::{Encoding, Factor, Tokenizer};
     use tokio::sync::mpsc;
@@ -429,8 +513,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        AccountId, BudgetId, Escrow, KeyId, Output, Price, PriceId, Prompt, Rates, ReplicaId,
-        RequestId, Slot,
+        AccountId, BudgetId, Escrow, KeyId, LocalJournal, Output, Price, PriceId, Prompt, Rates,
+        ReplicaId, RequestId, Slot,
     };
 
     /// 1,000 nano-credits per token of prompt or output.
@@ -443,6 +527,47 @@ mod tests {
         sender: mpsc::Sender<Settlement>,
         settlements: mpsc::Receiver<Settlement>,
         price: Arc<Price>,
+        local: Option<Arc<Notes>>,
+    }
+
+    /// A local journal that remembers what it was told.
+    #[derive(Debug, Default)]
+    struct Notes {
+        full: bool,
+        told: Mutex<Vec<(&'static str, u64)>>,
+    }
+
+    impl Notes {
+        fn note(&self, what: &'static str, completion: u64) {
+            self.told.lock().unwrap().push((what, completion));
+        }
+
+        fn told(&self) -> Vec<(&'static str, u64)> {
+            std::mem::take(&mut self.told.lock().unwrap())
+        }
+    }
+
+    impl LocalJournal for Notes {
+        fn started(&self, _: &RequestFacts, _: ReplicaId) -> Result<(), NotRecorded> {
+            self.note("started", 0);
+            if self.full { Err(NotRecorded) } else { Ok(()) }
+        }
+
+        fn progressed(&self, so_far: &Settlement) {
+            assert_eq!(so_far.end, End::GatewayLost);
+            let tokens = i64::try_from(so_far.usage.total()).unwrap();
+            assert_eq!(so_far.capture.cost, credits(tokens));
+            assert_eq!(so_far.capture.charged, so_far.capture.cost);
+            self.note("progressed", so_far.usage.completion);
+        }
+
+        fn settled(&self, settlement: &Settlement) {
+            self.note("settled", settlement.usage.completion);
+        }
+
+        fn retracted(&self, _: RequestId) {
+            self.note("retracted", 0);
+        }
     }
 
     fn credits(tokens: i64) -> Credits {
@@ -466,15 +591,22 @@ mod tests {
                 sender,
                 settlements,
                 price: Arc::new(Price::new(Rates::plain(rate, rate), vec![]).unwrap()),
+                local: None,
             }
         }
 
         fn hold(&self, tokens: i64) -> Hold {
             let reserved = Reserved::take(&self.path, credits(tokens), Instant::now()).unwrap();
-            Hold::new(reserved, self.sender.clone().try_reserve_owned().unwrap())
+            let place = self.sender.clone().try_reserve_owned().unwrap();
+            let local = self.local.clone().map(|notes| notes as _);
+            Hold::new(reserved, Permit::new(place, local))
         }
 
         fn charge(&self, tokens: i64) -> Charge {
+            self.try_charge(tokens).unwrap()
+        }
+
+        fn try_charge(&self, tokens: i64) -> Result<Charge, NotRecorded> {
             let facts = RequestFacts {
                 request_id: RequestId::from_uuid(Uuid::from_u128(3)),
                 account_id: AccountId::from_uuid(Uuid::from_u128(1)),
@@ -527,6 +659,83 @@ mod tests {
             completion,
             ..Usage::default()
         }
+    }
+
+    #[test]
+    fn what_is_delivered_is_written_down_before() {
+        let notes = Arc::new(Notes::default());
+        let mut bench = Bench::new(100);
+        bench.local = Some(Arc::clone(&notes));
+        let mut charge = bench.charge(60);
+        assert_eq!(notes.told(), [("started", 0)]);
+        // A chunk without text owes nothing yet.
+        let now = Instant::now();
+        charge.observe(&[], now).unwrap();
+        charge.progress(now).unwrap();
+        assert_eq!(notes.told(), []);
+        charge.observe(&[text(" one two")], now).unwrap();
+        charge.mark_first_output(now);
+        charge.observe(&[text(" three")], now).unwrap();
+        charge.progress(now).unwrap();
+        assert_eq!(notes.told(), [("progressed", 3)]);
+        charge.report(usage(10, 50), None);
+        charge.progress(now).unwrap();
+        assert_eq!(notes.told(), [("progressed", 3)], "what the client got");
+        charge.finish(End::Completed);
+        assert_eq!(notes.told(), [("settled", 50)]);
+        bench.settled();
+    }
+
+    #[test]
+    fn a_chunk_that_waits_for_credit_is_not_written_down_as_delivered() {
+        let notes = Arc::new(Notes::default());
+        let mut bench = Bench::new(13);
+        bench.local = Some(Arc::clone(&notes));
+        let mut charge = bench.charge(10);
+        let now = Instant::now();
+        charge.observe(&[text(" one")], now).unwrap();
+        charge.mark_first_output(now);
+        let second = Text {
+            slot: Slot {
+                choice: 1,
+                ..text("").slot
+            },
+            text: " three four five",
+        };
+        let both = [text(" two"), second];
+        let verdict = charge.observe(&both, now).unwrap();
+        assert!(matches!(verdict, Verdict::NeedsCredit { .. }));
+        charge.progress(now).unwrap();
+        assert_eq!(notes.told(), [("started", 0), ("progressed", 1)]);
+        charge.cut(&both).unwrap();
+        charge.progress(now).unwrap();
+        assert_eq!(notes.told(), [("progressed", 3)]);
+        charge.finish(End::CreditsExhausted);
+        assert_eq!(notes.told(), [("settled", 3)]);
+        bench.settled();
+    }
+
+    #[test]
+    fn what_cannot_be_written_down_does_not_go_upstream() {
+        let mut bench = Bench::new(100);
+        bench.local = Some(Arc::new(Notes {
+            full: true,
+            ..Notes::default()
+        }));
+        assert_eq!(bench.try_charge(60).unwrap_err(), NotRecorded);
+        assert_eq!(bench.free(), 100);
+        assert!(bench.settlements.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_retracted_attempt_is_told_and_its_hold_goes_on() {
+        let notes = Arc::new(Notes::default());
+        let mut bench = Bench::new(100);
+        bench.local = Some(Arc::clone(&notes));
+        let hold = bench.charge(60).retract().unwrap();
+        assert_eq!(notes.told(), [("started", 0), ("retracted", 0)]);
+        drop(hold);
+        assert_eq!(bench.free(), 100);
     }
 
     #[test]

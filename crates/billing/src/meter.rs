@@ -133,6 +133,17 @@ impl Meter {
         self.slots.iter().map(|(_, c)| c.pending_bytes()).sum()
     }
 
+    /// Bytes of prompt and output that [`Meter::counted`] would tokenize; a prompt that is not
+    /// counted yet has at most as many as its bound has tokens.
+    #[must_use]
+    pub fn uncounted_bytes(&self) -> usize {
+        let prompt = match &self.prompt {
+            Prompt::Exact(_) => 0,
+            Prompt::AtMost(bound, _) => usize::try_from(bound.total()).unwrap_or(usize::MAX),
+        };
+        prompt.saturating_add(self.pending_bytes())
+    }
+
     /// Takes in a piece of output.
     pub fn push(&mut self, text: Text<'_>) {
         if !text.text.is_empty() {

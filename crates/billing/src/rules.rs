@@ -16,7 +16,7 @@ pub use rows::{
     Moment, RuleError,
 };
 
-use crate::{AccountId, BudgetId, Credits, End, EntryId, ReplicaId, RequestId};
+use crate::{AccountId, BudgetId, Credits, EntryId, ReplicaId, RequestId};
 
 /// A wanted slice smaller than this many times what is needed is not worth keeping: then exactly
 /// what is needed is handed out.
@@ -274,7 +274,7 @@ impl Book {
             BookedCharge {
                 cost: due.cost,
                 charged,
-                end: due.end,
+                checkpoint: due.checkpoint,
                 corrected: false,
             },
         );
@@ -401,24 +401,14 @@ impl Book {
     /// A request that was booked before: a replay changes nothing; the true figure of one whose
     /// checkpoint the reaper charged corrects it, once.
     fn settle_again(&mut self, due: &Due, booked: BookedCharge) -> Result<Booked, RuleError> {
-        let by_reaper = booked.end == End::GatewayLost && due.end != End::GatewayLost;
-        if !by_reaper || booked.corrected {
+        if !booked.checkpoint || due.checkpoint || booked.corrected {
             return Ok(Booked::Replayed);
         }
         let outcome = if due.cost > booked.cost {
-            Booked::LateLoss(due.cost.checked_sub(booked.cost)?)
+            self.charge_late(due, booked)?
         } else if due.cost < booked.charged {
             let back = booked.charged.checked_sub(due.cost)?;
-            let entry = EntryRow {
-                // The request's own id: it cannot be given back twice.
-                id: EntryId::from_uuid(due.request.uuid()),
-                account: due.account,
-                kind: EntryKind::Adjustment,
-                amount: back,
-                grant: None,
-                reference: Some(format!("late settlement of {}", due.request)),
-            };
-            self.credit(entry, None)?;
+            self.credit(late_entry(due, EntryKind::Adjustment, back), None)?;
             Booked::LateRefund(back)
         } else {
             return Ok(Booked::Replayed);
@@ -431,6 +421,31 @@ impl Book {
             },
         );
         Ok(outcome)
+    }
+
+    /// Takes what a request cost beyond its checkpoint from what is available, above the floor.
+    /// What the request itself knew to be the operator's stays so.
+    fn charge_late(&mut self, due: &Due, booked: BookedCharge) -> Result<Booked, RuleError> {
+        let rest = due.cost.checked_sub(booked.cost)?;
+        let owes = due.charged.checked_add(due.owed)?;
+        let owes = owes.checked_sub(booked.charged)?.at_least_zero().min(rest);
+        let budget = self.account_mut(due.account)?;
+        let room = budget
+            .available
+            .saturating_sub(budget.floor)
+            .at_least_zero();
+        let charged = owes.min(room);
+        let house_loss = rest.checked_sub(charged)?;
+        if charged.is_positive() {
+            let entry = late_entry(due, EntryKind::LateCharge, charged.checked_neg()?);
+            budget.available = budget.available.checked_sub(charged)?;
+            self.consume(due.account, charged)?;
+            self.entries.push(entry);
+        }
+        Ok(Booked::LateCharge {
+            charged,
+            house_loss,
+        })
     }
 
     /// Uses grants up, soonest-expiring first; what they do not cover is debt.
@@ -479,6 +494,19 @@ impl Book {
         self.budgets
             .get_mut(&BudgetId::Account(account))
             .ok_or(RuleError::UnknownBudget)
+    }
+}
+
+/// The correction of a request whose checkpoint was charged.
+fn late_entry(due: &Due, kind: EntryKind, amount: Credits) -> EntryRow {
+    EntryRow {
+        // The request's own id: it cannot be corrected twice.
+        id: EntryId::from_uuid(due.request.uuid()),
+        account: due.account,
+        kind,
+        amount,
+        grant: None,
+        reference: Some(format!("late settlement of {}", due.request)),
     }
 }
 

@@ -214,7 +214,7 @@ pub async fn hold(
     model: &Model,
     mut ask: Ask,
 ) -> Result<Admitted, ApiError> {
-    let permit = ledger.reserve().map_err(|_| ApiError::Busy)?;
+    let permit = ledger.reserve()?;
     let deadline = Instant::now() + WAIT_MAX;
     let large = ask.body_bytes >= OFF_THREAD_BYTES_MIN;
     if large || ask.bound_is_dear(price, path.free(Instant::now()))? {

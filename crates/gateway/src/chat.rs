@@ -149,7 +149,7 @@ impl Attempt<'_> {
             admit::hold(&self.app.ledger, &self.key.path, price, self.model, ask).await?;
         let wire = self.encode(&admitted)?;
         let clamped = admitted.clamped;
-        let charge = self.start(admitted, *price_id);
+        let charge = self.start(admitted, *price_id)?;
         self.watched.goes_upstream();
         let upstream = match self.app.upstream.send(&self.model.provider, wire).await {
             Ok(upstream) => upstream,
@@ -183,7 +183,7 @@ impl Attempt<'_> {
         Ok(wire)
     }
 
-    fn start(&self, admitted: Admitted, price_id: PriceId) -> Charge {
+    fn start(&self, admitted: Admitted, price_id: PriceId) -> Result<Charge, ApiError> {
         let facts = RequestFacts {
             request_id: self.watched.request_id(),
             account_id: self.key.account_id,
@@ -196,9 +196,9 @@ impl Attempt<'_> {
             stream: self.request.stream(),
         };
         let arrived = self.watched.arrived();
-        admitted
+        Ok(admitted
             .hold
-            .start(Arc::new(facts), admitted.meter, arrived)
+            .start(Arc::new(facts), admitted.meter, arrived)?)
     }
 
     fn failed(&self, failure: Failure, charge: Option<Charge>) -> Missed {

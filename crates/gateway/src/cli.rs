@@ -66,6 +66,9 @@ pub struct Flags {
     /// The configuration file [default: tollway.toml, where it is there].
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// A directory of this gateway's own in which it writes down what every request owes, so that kill -9 loses nothing.
+    #[arg(long, value_name = "DIR")]
+    pub local_journal: Option<PathBuf>,
     /// An address of its own for /metrics.
     #[arg(long, value_name = "ADDRESS")]
     pub metrics_listen: Option<String>,
@@ -78,11 +81,16 @@ impl Flags {
     /// The flags that are there, each with the setting that it overrides.
     #[must_use]
     pub fn settings(&self) -> Vec<(&'static str, &'static str, String)> {
-        let providers = self.providers.as_ref().map(|p| p.display().to_string());
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|p| p.display().to_string());
         [
             ("--listen", "listen", self.listen.clone()),
             ("--database-url", "database_url", self.database_url.clone()),
-            ("--providers", "providers", providers),
+            ("--providers", "providers", path(&self.providers)),
+            (
+                "--local-journal",
+                "local_journal",
+                path(&self.local_journal),
+            ),
             (
                 "--metrics-listen",
                 "metrics_listen",

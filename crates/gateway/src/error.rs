@@ -6,11 +6,11 @@ use axum::{
     body::Body,
     response::{IntoResponse, Response},
 };
-use billing::{Credits, PriceError, RequestId};
+use billing::{Credits, NotRecorded, PriceError, RequestId};
 use dialect::{ErrorBody, RequestError};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde::Serialize;
-use store::{AuthError, StoreError};
+use store::{AuthError, NoPermit, StoreError};
 
 use crate::upstream::Failure;
 
@@ -472,6 +472,21 @@ impl From<AuthError> for ApiError {
     }
 }
 
+impl From<NoPermit> for ApiError {
+    fn from(why: NoPermit) -> Self {
+        match why {
+            NoPermit::Busy => Self::Busy,
+            NoPermit::NotRecorded => Self::Unaccountable,
+        }
+    }
+}
+
+impl From<NotRecorded> for ApiError {
+    fn from(_: NotRecorded) -> Self {
+        Self::Unaccountable
+    }
+}
+
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         if error.is_unavailable() {
@@ -503,6 +518,8 @@ impl From<StoreError> for ApiError {
             | StoreError::NotResolvable { .. } => Self::Conflict(error.to_string().into()),
             StoreError::Url(_)
             | StoreError::InUse { .. }
+            | StoreError::LocalJournalInUse { .. }
+            | StoreError::LocalJournal { .. }
             | StoreError::File(_)
             | StoreError::Migrate(_)
             | StoreError::Empty

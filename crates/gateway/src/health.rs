@@ -37,10 +37,31 @@ pub struct Ready {
     status: &'static str,
     /// Whether the store answered.
     store: bool,
+    /// Whether the local journal can be written, where one is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    local_journal: Option<bool>,
     /// How many providers are served.
     providers: usize,
     /// How many models they have.
     models: usize,
+    /// Why it is not ready, where that is not plain from the rest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+}
+
+impl Ready {
+    /// Not ready, because the books are not open yet.
+    #[must_use]
+    pub const fn waiting(reason: &'static str) -> Self {
+        Self {
+            status: "not_ready",
+            store: false,
+            local_journal: None,
+            providers: 0,
+            models: 0,
+            reason: Some(reason),
+        }
+    }
 }
 
 /// `GET /healthz`: asks nobody.
@@ -48,7 +69,8 @@ pub async fn alive() -> Json<Alive> {
     Json(Alive { status: "ok" })
 }
 
-/// `GET /readyz`: the store answers and there is a model to serve.
+/// `GET /readyz`: the store answers, the local journal can be written where one is kept, and
+/// there is a model to serve.
 pub async fn ready(State(app): State<Shared>) -> Response {
     let store = match app.store.ping(READY_WITHIN).await {
         Ok(()) => true,
@@ -58,12 +80,15 @@ pub async fn ready(State(app): State<Shared>) -> Response {
         }
     };
     let models = app.catalogue.models().len();
-    let ready = store && models > 0;
+    let local_journal = app.ledger.stats().local_journal_failing.map(|it| !it);
+    let ready = store && local_journal != Some(false) && models > 0;
     let body = Ready {
         status: if ready { "ready" } else { "not_ready" },
         store,
+        local_journal,
         providers: app.catalogue.providers().len(),
         models,
+        reason: (local_journal == Some(false)).then_some("the local journal cannot be written"),
     };
     let status = if ready {
         StatusCode::OK
@@ -107,6 +132,8 @@ fn refresh(metrics: &Metrics, stats: &Stats) {
     metrics
         .journal_lag_seconds
         .set(stats.journal_lag.as_secs_f64());
+    let failing = stats.local_journal_failing == Some(true);
+    metrics.local_journal_failing.set(i64::from(failing));
     // The ledger has the total and a counter only adds: two scrapes at once would add the
     // same difference twice.
     static ADDING: Mutex<()> = Mutex::new(());
@@ -133,6 +160,7 @@ mod tests {
             leased: credits("2"),
             held: credits("0.5"),
             holds_open: 7,
+            local_journal_failing: Some(true),
             ..Stats::default()
         };
         for total in ["0.25", "0.25", "1"] {
@@ -146,6 +174,7 @@ mod tests {
                 "tollway_held_credits 0.5",
                 "tollway_leased_credits 1.5",
                 "tollway_journal_queue 3",
+                "tollway_local_journal_failing 1",
                 "tollway_journal_lag_seconds 0.005",
                 &format!("tollway_house_loss_credits_total{{cause=\"usage_above_hold\"}} {total}"),
             ] {

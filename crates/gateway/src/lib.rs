@@ -30,5 +30,6 @@ pub mod settings_document;
 pub mod shape;
 pub mod stream;
 pub mod upstream;
+pub mod waiting;
 pub mod watch;
 pub mod welcome;

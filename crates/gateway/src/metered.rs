@@ -91,6 +91,7 @@ impl Body for MeteredBody {
         if stream.out.is_empty() {
             return Poll::Ready(None);
         }
+        stream.write_progress();
         Poll::Ready(Some(Ok(Frame::data(stream.out.split().freeze()))))
     }
 

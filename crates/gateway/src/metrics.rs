@@ -86,6 +86,8 @@ metrics! {
     journal_queue: IntGauge = |n: &str, h: &str| IntGauge::new(n, h);
     /// Seconds that the oldest settlement of the last batch waited.
     journal_lag_seconds: Gauge = |n: &str, h: &str| Gauge::new(n, h);
+    /// 1 while the local journal cannot be written and no request is admitted; 0 also where none is kept.
+    local_journal_failing: IntGauge = |n: &str, h: &str| IntGauge::new(n, h);
     /// Credits that the operator bore, by cause.
     house_loss_credits_total: CounterVec = |n, h| sums(n, h, &["cause"]);
     /// What the last audit found off, in credits; zero is what it should be.
@@ -130,6 +132,7 @@ mod tests {
             "tollway_requests_total{endpoint=\"chat.completions\",model=\"m\",provider=\"p\",status=\"200\"} 1",
             "# HELP tollway_overhead_seconds Seconds that the gateway",
             "tollway_streams_open 0",
+            "tollway_local_journal_failing 0",
             "tollway_ledger_imbalance_credits 0",
             "tollway_house_loss_credits_total{cause=\"x\"} 0.5",
         ] {

@@ -18,6 +18,7 @@ use crate::{
     server::{self, Bounds},
     settings::{Finding, Settings},
     upstream::{self, Upstream},
+    waiting,
     welcome::Welcome,
 };
 
@@ -56,6 +57,22 @@ pub enum ServeError {
         "the journal could not be written in time; what is missing is charged by its checkpoints when another gateway starts"
     )]
     NotFlushed,
+}
+
+impl ServeError {
+    /// True where the same start may succeed later without any change: the database is away.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_unavailable(),
+            Self::Configuration(_)
+            | Self::Listen(_)
+            | Self::Client(_)
+            | Self::Metrics(_)
+            | Self::Price(_)
+            | Self::NotFlushed => false,
+        }
+    }
 }
 
 /// A gateway that is ready to be served.
@@ -111,25 +128,19 @@ pub async fn prepare_with(
     if !findings.is_empty() {
         return Err(ServeError::Configuration(findings));
     }
-    let options = OpenOptions {
-        connections: settings.database_connections,
-        pooler: settings.database_pooler,
-        ..OpenOptions::default()
+    let open = async || Box::pin(open_books(&settings, &catalogue)).await;
+    let (books, listener) = if settings.local_journal.is_some() {
+        let bounds = Bounds {
+            grace: CUT_GRACE,
+            ..bounds(&settings)
+        };
+        Box::pin(waiting::until_open(listener, bounds, open)).await?
+    } else {
+        (open().await?, listener)
     };
-    let store = Store::open(&StoreUrl::parse(&settings.database_url)?, options).await?;
-    record_prices(&store, &catalogue).await?;
-    let (admin_key, admin_secret) = store
-        .ensure_admin_key(settings.admin_key.as_ref().map(|key| key.expose()))
-        .await?;
-    let demo_key = store.create_demo_key(demo_key()).await?;
-    let ledger = Ledger::start(
-        store.clone(),
-        LedgerOptions {
-            in_flight_max: settings.requests_max,
-            ..LedgerOptions::default()
-        },
-    )
-    .await?;
+    let given = settings.admin_key.as_ref().map(|key| key.expose());
+    let (admin_key, admin_secret) = books.store.ensure_admin_key(given).await?;
+    let demo_key = books.store.create_demo_key(demo_key()).await?;
     let welcome = Welcome::new(
         listener.local_addr()?,
         &store_name(&settings)?,
@@ -139,7 +150,7 @@ pub async fn prepare_with(
         demo_key.as_ref().map(|key| key.secret.expose()),
     );
     let (cut, cut_streams) = watch::channel(false);
-    let app = share(settings, catalogue, store, ledger, admin_key, cut_streams)?;
+    let app = share(settings, catalogue, books, admin_key, cut_streams)?;
     warm_up(&app);
     Ok(Ready {
         app,
@@ -154,8 +165,7 @@ pub async fn prepare_with(
 fn share(
     settings: Settings,
     catalogue: Catalogue,
-    store: Store,
-    ledger: Ledger,
+    books: Books,
     admin_key: AdminKey,
     cut_streams: watch::Receiver<bool>,
 ) -> Result<Shared, ServeError> {
@@ -164,11 +174,44 @@ fn share(
         metrics: Metrics::new()?,
         settings,
         catalogue,
-        store,
-        ledger,
+        store: books.store,
+        ledger: books.ledger,
         admin_key,
         cut_streams,
     }))
+}
+
+/// The books, open.
+struct Books {
+    store: Store,
+    ledger: Ledger,
+}
+
+async fn open_books(settings: &Settings, catalogue: &Catalogue) -> Result<Books, ServeError> {
+    let options = OpenOptions {
+        connections: settings.database_connections,
+        pooler: settings.database_pooler,
+        leave_dead: settings.local_journal.is_some(),
+        ..OpenOptions::default()
+    };
+    let store = Store::open(&StoreUrl::parse(&settings.database_url)?, options).await?;
+    record_prices(&store, catalogue).await?;
+    let options = LedgerOptions {
+        in_flight_max: settings.requests_max,
+        local_journal: settings.local_journal.clone(),
+        ..LedgerOptions::default()
+    };
+    let ledger = Ledger::start(store.clone(), options).await?;
+    Ok(Books { store, ledger })
+}
+
+const fn bounds(settings: &Settings) -> Bounds {
+    Bounds {
+        connections_max: settings.connections_max,
+        header_timeout: settings.header_timeout,
+        write_timeout: WRITE_TIMEOUT,
+        grace: settings.shutdown_grace.saturating_add(CUT_GRACE),
+    }
 }
 
 /// Loads the tokenizers in the background: the first request that counts does not wait for it.
@@ -259,12 +302,7 @@ pub async fn run(
 /// [`ServeError::NotFlushed`].
 pub async fn serve(ready: Ready, stop: impl Future<Output = ()> + Send) -> Result<(), ServeError> {
     let settings = &ready.app.settings;
-    let bounds = Bounds {
-        connections_max: settings.connections_max,
-        header_timeout: settings.header_timeout,
-        write_timeout: WRITE_TIMEOUT,
-        grace: settings.shutdown_grace + CUT_GRACE,
-    };
+    let bounds = bounds(settings);
     let (stopping, stopped) = watch::channel(false);
     let told = |mut stopped: watch::Receiver<bool>| async move {
         let _ = stopped.wait_for(|stop| *stop).await;

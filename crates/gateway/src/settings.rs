@@ -87,6 +87,8 @@ pub struct Settings {
     pub database_connections: u32,
     /// What stands between this program and its Postgres.
     pub database_pooler: Pooler,
+    /// The folder of the local journal, where one is kept.
+    pub local_journal: Option<PathBuf>,
     /// How often the books are proved for the metric.
     pub audit_every: Duration,
     /// Explicit routes.
@@ -130,6 +132,7 @@ impl Default for Settings {
             attempts_max: 3,
             database_connections: 8,
             database_pooler: Pooler::Detect,
+            local_journal: None,
             audit_every: Duration::from_secs(3600),
             routes: Vec::new(),
         }
@@ -305,6 +308,15 @@ pub const SETTINGS: &[Setting] = &[
         doc: "how often the books are proved for the metric tollway_ledger_imbalance_credits; the proof reads every charge",
         default: "3600",
         apply: |s, v| seconds(v).map(|d| s.audit_every = d),
+    },
+    Setting {
+        name: "local_journal",
+        doc: "a directory of this gateway's own on a local disk, in which it writes down what every request owes before the answer goes on: then kill -9 loses nothing",
+        default: "",
+        apply: |s, v| {
+            s.local_journal = (!v.is_empty()).then(|| PathBuf::from(v));
+            Ok(())
+        },
     },
     Setting {
         name: "database_connections",

@@ -462,6 +462,18 @@ impl Stream {
         dialect::write_event(&mut self.out, json);
     }
 
+    /// What is in `out` goes to the client next: a local journal knows of it before that.
+    pub fn write_progress(&mut self) {
+        let Some(charge) = &mut self.charge else {
+            return;
+        };
+        let large = charge.progress_bytes() >= OFF_THREAD_BYTES_MIN;
+        let written = off_thread_if(large, || charge.progress(Instant::now()));
+        if let Err(error) = written {
+            tracing::error!(%error, "what a stream has cost cannot be written down");
+        }
+    }
+
     fn checkpoint_when_due(&mut self, now: Instant) {
         if now.saturating_duration_since(self.last_checkpoint) < CHECKPOINT_EVERY {
             return;

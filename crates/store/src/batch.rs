@@ -7,6 +7,8 @@ use billing::{
     rules::{Ask, Booked, Granted, Moment},
 };
 
+use uuid::Uuid;
+
 use crate::{
     StoreError,
     book::{self, EntryNotes, Loaded, Scope},
@@ -186,9 +188,7 @@ async fn book_all(
         outcome.granted.push(granted);
     }
     loaded.save(link, &EntryNotes::default()).await?;
-    booking::insert_charges(link, &settled.charges, now.0).await?;
-    booking::insert_late_losses(link, &settled.late_losses, now.0).await?;
-    booking::insert_dead(link, &settled.dead, now.0).await?;
+    settled.save(link, now).await?;
     let checkpointed: Vec<(ReplicaId, RequestId)> = batch
         .settlements
         .iter()
@@ -210,6 +210,44 @@ struct Settled<'a> {
     charges: Vec<NewCharge<'a>>,
     late_losses: Vec<(AccountId, RequestId, Credits)>,
     dead: Vec<Dead>,
+}
+
+impl Settled<'_> {
+    async fn save(&self, link: &mut Link<'_>, now: Moment) -> Result<(), StoreError> {
+        booking::insert_charges(link, &self.charges, now.0).await?;
+        booking::insert_late_losses(link, &self.late_losses, now.0).await?;
+        booking::insert_dead(link, &self.dead, now.0).await
+    }
+}
+
+/// Books settlements of a dead replica, whose row is locked, within a transaction of the
+/// caller's. `alive` says that its leases were not taken back yet: they cover what they can.
+pub(crate) async fn book_lost(
+    link: &mut Link<'_>,
+    dead: ReplicaId,
+    alive: bool,
+    batch: &Batch,
+) -> Result<Outcome, StoreError> {
+    let scope = batch.scope(dead);
+    let mut loaded = book::load(link, &scope).await?;
+    let now = loaded.book.now();
+    let closed = closing::closed(link, &scope.requests, now.0).await?;
+    let mut outcome = Outcome {
+        now,
+        ..Outcome::default()
+    };
+    let holder = if alive {
+        dead
+    } else {
+        ReplicaId::from_uuid(Uuid::nil())
+    };
+    let settled = settle_all(holder, batch, &mut loaded, &closed, &mut outcome);
+    loaded.save(link, &EntryNotes::default()).await?;
+    settled.save(link, now).await?;
+    let requests = batch.settlements.iter();
+    let requests = requests.map(|item| (dead, item.settlement.facts.request_id));
+    booking::delete_checkpoints(link, requests).await?;
+    Ok(outcome)
 }
 
 /// Runs the rules over every settlement; one that they refuse is put aside and stops nobody.
@@ -251,9 +289,12 @@ fn settle_all<'a>(
                     ..NewCharge::of(settlement, charged, house_loss)
                 });
             }
-            Ok(Booked::LateLoss(amount)) => {
-                outcome.lose(LATE_SETTLEMENT, amount);
-                rows.late_losses.push((due.account, due.request, amount));
+            Ok(Booked::LateCharge { house_loss, .. }) => {
+                outcome.lose(LATE_SETTLEMENT, house_loss);
+                if house_loss.is_positive() {
+                    rows.late_losses
+                        .push((due.account, due.request, house_loss));
+                }
             }
             Ok(Booked::Replayed | Booked::LateRefund(_)) => {}
             Err(refused) => rows

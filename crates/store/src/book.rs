@@ -77,7 +77,7 @@ struct BookedRecord {
     id: Uuid,
     cost: i64,
     charged: i64,
-    ended: String,
+    checkpoint: bool,
     corrected: bool,
 }
 
@@ -182,7 +182,10 @@ async fn booked(
         .uuid("id", scope.requests.iter().map(|r| r.1.uuid()));
     let records: Vec<BookedRecord> = link
         .all(
-            sql("SELECT c.id, c.cost, c.charged, c.ended, \
+            // A lost request that is known to have delivered something has the time of that;
+            // what the reaper books from a checkpoint has none.
+            sql("SELECT c.id, c.cost, c.charged, \
+                 (c.ended = 'gateway_lost' AND c.first_token_us IS NULL) AS checkpoint, \
                  (EXISTS (SELECT 1 FROM house_losses h \
                           WHERE h.account_id = s.account_id AND h.id = s.id) \
                   OR EXISTS (SELECT 1 FROM entries e \
@@ -199,7 +202,7 @@ async fn booked(
                 BookedCharge {
                     cost: Credits::from_nanos(record.cost),
                     charged: Credits::from_nanos(record.charged),
-                    end: parse_end(&record.ended)?,
+                    checkpoint: record.checkpoint,
                     corrected: record.corrected,
                 },
             ))

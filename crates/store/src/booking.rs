@@ -71,6 +71,7 @@ pub(crate) fn due(settlement: &Settlement) -> Due {
         key: settlement.facts.key_id,
         lease: settlement.lease,
         end: settlement.end,
+        checkpoint: false,
         cost: settlement.capture.cost,
         charged: settlement.capture.charged,
         owed: settlement.capture.owed,
@@ -343,6 +344,7 @@ impl CheckpointRecord {
             key: KeyId::from_uuid(self.key_id),
             lease: replica,
             end: End::GatewayLost,
+            checkpoint: true,
             cost,
             charged: cost,
             owed: Credits::ZERO,
@@ -400,6 +402,7 @@ impl CheckpointRecord {
             source: UsageSource::Counted,
             usage: self.usage.usage(),
             raw_usage: None,
+            // By this the charge is known to come from a checkpoint (see `book::booked`).
             first_token_us: None,
             duration_us: self.duration_us(),
             late: false,

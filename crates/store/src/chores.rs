@@ -106,7 +106,10 @@ pub(crate) async fn reap_all(store: &Store) -> Result<(), StoreError> {
 
 /// Charges the checkpoints of a dead replica, whose row is locked, and ends it. Tells how many
 /// were charged and what of them the operator bears.
-async fn end_dead(link: &mut Link<'_>, dead: ReplicaId) -> Result<(usize, Credits), StoreError> {
+pub(crate) async fn end_dead(
+    link: &mut Link<'_>,
+    dead: ReplicaId,
+) -> Result<(usize, Credits), StoreError> {
     let checkpoints = booking::checkpoints_of(link, dead).await?;
     let mut scope = Scope {
         replica: Some(dead),
@@ -144,7 +147,7 @@ async fn end_dead(link: &mut Link<'_>, dead: ReplicaId) -> Result<(usize, Credit
                 charges.push(checkpoint.charge(dead, charged, house_loss));
             }
             // Settled by the replica itself before it died, or under a later name.
-            Ok(Booked::Replayed | Booked::LateLoss(_) | Booked::LateRefund(_)) => {}
+            Ok(Booked::Replayed | Booked::LateCharge { .. } | Booked::LateRefund(_)) => {}
             // One bad row must not keep the leases of all others from coming back.
             Err(error) => tracing::error!(?checkpoint, %error, "a checkpoint cannot be charged"),
         }

@@ -29,7 +29,7 @@ const RECALL_POLL: Duration = Duration::from_millis(20);
 pub struct NewCredits {
     /// How much; not zero; negative for `adjustment` and `refund` only.
     pub amount: Credits,
-    /// Why; every kind but `expiry` and `closing`.
+    /// Why; every kind but `expiry`, `closing` and `late_charge`.
     pub kind: EntryKind,
     /// When the rest of them expires; for positive amounts, in the future.
     pub expires_at: Option<Timestamp>,
@@ -273,8 +273,11 @@ fn check_credits(credits: &NewCredits) -> Result<(), StoreError> {
     if credits.amount.is_zero() {
         return invalid("amount", "must not be zero");
     }
-    if matches!(credits.kind, EntryKind::Expiry | EntryKind::Closing) {
-        return invalid("kind", "expiry and closing are the gateway's own");
+    if credits.kind.is_the_programs_own() {
+        return invalid(
+            "kind",
+            "expiry, closing and late_charge are the gateway's own",
+        );
     }
     if credits.amount.is_negative() && !credits.kind.may_be_negative() {
         return invalid("amount", "is negative for kind adjustment and refund only");

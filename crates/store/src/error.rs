@@ -16,6 +16,22 @@ pub enum StoreError {
         /// The lock file.
         path: String,
     },
+    /// Another process owns the folder of the local journal.
+    #[error(
+        "the local journal in {folder} is in use by another process; every gateway needs a folder of its own"
+    )]
+    LocalJournalInUse {
+        /// The folder.
+        folder: String,
+    },
+    /// The local journal cannot be used.
+    #[error("the local journal, {path}: {problem}")]
+    LocalJournal {
+        /// The folder, or the file in it.
+        path: String,
+        /// What is wrong and what would mend it.
+        problem: String,
+    },
     /// The files of the database cannot be used.
     #[error("the database's folder: {0}")]
     File(#[from] std::io::Error),
@@ -97,6 +113,8 @@ impl StoreError {
             Self::Database(error) => transient(error),
             Self::Url(_)
             | Self::InUse { .. }
+            | Self::LocalJournalInUse { .. }
+            | Self::LocalJournal { .. }
             | Self::File(_)
             | Self::Migrate(_)
             | Self::Empty
@@ -124,6 +142,8 @@ impl StoreError {
             | Self::TimedOut
             | Self::Url(_)
             | Self::InUse { .. }
+            | Self::LocalJournalInUse { .. }
+            | Self::LocalJournal { .. }
             | Self::File(_)
             | Self::Migrate(_)
             | Self::Empty
@@ -159,6 +179,8 @@ impl StoreError {
             | Self::TimedOut
             | Self::Url(_)
             | Self::InUse { .. }
+            | Self::LocalJournalInUse { .. }
+            | Self::LocalJournal { .. }
             | Self::File(_)
             | Self::Migrate(_)
             | Self::Empty

@@ -20,6 +20,7 @@ use crate::{
     batch::{self, Applied, Asked, Batch, Item, Outcome},
     clock, fresh,
     link::Tx,
+    local_journal::JournalFile,
     postgres::{OwnConnection, Session},
     refill::{Answer, Refills, Waiting},
     replica,
@@ -28,13 +29,15 @@ use crate::{
 };
 
 /// The most settlements, and the most commands, of one transaction.
-const BATCH_MAX: usize = 512;
+pub(crate) const BATCH_MAX: usize = 512;
 /// Between attempts; doubled up to the second. Short, so that a database that is back is used at
 /// once: an attempt costs next to nothing.
 const RETRY_FIRST: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_millis(250);
 /// No task of the ledger looks more often, whatever the options say.
 pub(crate) const PERIOD_MIN: Duration = Duration::from_millis(10);
+/// So many settlements that could not be written are named in the log, one by one.
+const NAMED_MAX: usize = 1000;
 /// For the last writes of a replica that closes.
 pub(crate) const CLOSE_GRACE: Duration = Duration::from_secs(2);
 
@@ -79,6 +82,9 @@ pub(crate) struct Journal {
     pub(crate) closing: Option<(Instant, oneshot::Sender<bool>)>,
     /// When to stop trying, set from outside: the task may be in the middle of a batch.
     pub(crate) close_by: Arc<OnceLock<Instant>>,
+    pub(crate) local: Option<Arc<JournalFile>>,
+    /// Settlements named in the log because they could not be written.
+    pub(crate) named: usize,
 }
 
 /// What a batch carries beside the rows: who waits for it.
@@ -296,11 +302,7 @@ impl Journal {
             };
             self.connection = None;
             if self.give_up() {
-                tracing::error!(
-                    settlements = batch.settlements.len(),
-                    %error,
-                    "closing with settlements that could not be written"
-                );
+                self.tell_unwritten(batch, &error);
                 return None;
             }
             if failing_since.is_none() {
@@ -309,6 +311,39 @@ impl Journal {
             failing_since.get_or_insert_with(clock::now);
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RETRY_MAX);
+        }
+    }
+
+    /// Closing with settlements that are not in the database: in the local journal they wait for
+    /// the next start; without one, the log is all that knows them.
+    fn tell_unwritten(&mut self, batch: &Batch, error: &StoreError) {
+        let settlements = batch.settlements.len();
+        if settlements == 0 {
+            return;
+        }
+        if self.local.is_some() {
+            tracing::error!(
+                settlements, %error,
+                "closing with settlements that could not be written to the database; they are in the local journal and are booked by the next start"
+            );
+            return;
+        }
+        tracing::error!(settlements, %error, "closing with settlements that could not be written");
+        for item in &batch.settlements {
+            if self.named >= NAMED_MAX {
+                break;
+            }
+            self.named += 1;
+            let Settlement { facts, capture, .. } = &item.settlement;
+            tracing::error!(
+                request_id = %facts.request_id,
+                account_id = %facts.account_id,
+                cost = %capture.cost,
+                "not written"
+            );
+            if self.named == NAMED_MAX {
+                tracing::error!("more that could not be written are not named");
+            }
         }
     }
 
@@ -341,6 +376,12 @@ impl Journal {
     /// Makes memory agree with what was committed.
     async fn apply(&mut self, batch: &Batch, done: (Outcome, Instant), waiters: Waiters) {
         let (outcome, asked) = done;
+        if let Some(local) = &self.local
+            && !batch.settlements.is_empty()
+        {
+            let written = batch.settlements.iter();
+            local.committed(written.map(|item| item.settlement.facts.request_id));
+        }
         let replica = self.escrow.replica();
         let life = self
             .options
@@ -385,6 +426,9 @@ impl Journal {
         let mut tx = begin(&self.store, &mut self.connection).await?;
         replica::register(&mut tx.link(), id, self.options.lease_ttl).await?;
         tx.commit().await?;
+        if let Some(local) = &self.local {
+            local.replica(id);
+        }
         self.escrow.reset(id);
         self.held.clear();
         self.seq = 0;
@@ -566,7 +610,7 @@ fn give_back(batch: &mut Batch, budget: &Budget) {
 
 /// Cuts a refused batch into pieces that may pass: settlements by halves, until one alone is put
 /// aside with the reason.
-fn split(batch: &mut Batch, parts: &mut Vec<Batch>, error: &StoreError) {
+pub(crate) fn split(batch: &mut Batch, parts: &mut Vec<Batch>, error: &StoreError) {
     let mut settlements = std::mem::take(&mut batch.settlements);
     let rest = Batch {
         returns: std::mem::take(&mut batch.returns),

@@ -7,13 +7,10 @@ use std::{
 };
 
 use billing::{
-    AccountId, Budget, BudgetId, Checkpoint, Credits, Escrow, Path, ReplicaId, Settlement,
+    AccountId, Budget, BudgetId, Checkpoint, Credits, Escrow, Path, Permit, ReplicaId, Settlement,
 };
 use tokio::{
-    sync::{
-        mpsc::{self, OwnedPermit},
-        oneshot,
-    },
+    sync::{mpsc, oneshot},
     task::JoinHandle,
 };
 
@@ -23,8 +20,10 @@ use crate::{
     booking::USAGE_ABOVE_HOLD,
     chores, clock, fresh,
     journal::{self, CLOSE_GRACE, Command, Figures, Journal},
+    local_journal::{self, JournalFile},
     refill::{Answer, Refills, slice},
     replica,
+    store::Backend,
     watch::{self, Watcher},
 };
 
@@ -53,6 +52,7 @@ struct Inner {
     settlements: mpsc::Sender<Settlement>,
     commands: mpsc::Sender<Command>,
     close_by: Arc<OnceLock<Instant>>,
+    local: Option<Arc<JournalFile>>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -64,10 +64,16 @@ impl Drop for Inner {
     }
 }
 
-/// No permit is free: too many requests are in flight, or the gateway shuts down.
+/// Why there is no permit for another request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("too many requests in flight")]
-pub struct Busy;
+pub enum NoPermit {
+    /// Too many requests are in flight, or the gateway shuts down.
+    #[error("too many requests in flight")]
+    Busy,
+    /// The local journal cannot be written, so a request could be lost.
+    #[error("the local journal cannot be written")]
+    NotRecorded,
+}
 
 /// Why credit could not be obtained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -108,15 +114,20 @@ pub struct Stats {
     pub house_losses: BTreeMap<&'static str, Credits>,
     /// Whether this replica may grant nothing now.
     pub fenced: bool,
+    /// Whether the local journal cannot be written now, where there is one.
+    pub local_journal_failing: Option<bool>,
 }
 
 impl Ledger {
-    /// Registers this process as a replica and starts its journal, watcher and chores.
+    /// Registers this process as a replica and starts its journal, watcher and chores. Where it
+    /// keeps a local journal, what earlier lives left there is booked first.
     ///
     /// # Errors
-    /// [`StoreError::Database`].
+    /// [`StoreError::Database`]; [`StoreError::LocalJournalInUse`], [`StoreError::LocalJournal`].
+    /// After a failure that may pass, call again: nothing is lost and nothing is booked twice.
     pub async fn start(store: Store, options: LedgerOptions) -> Result<Self, StoreError> {
         let id = ReplicaId::from_uuid(fresh::uuid());
+        let local = open_local(&store, &options, id).await?;
         let asked = clock::now();
         let escrow = Escrow::new(id, asked);
         let mut connection = None;
@@ -143,6 +154,8 @@ impl Ledger {
             held: BTreeMap::new(),
             closing: None,
             close_by: Arc::clone(&close_by),
+            local: local.clone(),
+            named: 0,
         };
         let watcher = Watcher {
             store: store.clone(),
@@ -169,6 +182,7 @@ impl Ledger {
             settlements,
             commands,
             close_by,
+            local,
             tasks,
         })))
     }
@@ -201,13 +215,15 @@ impl Ledger {
     /// The permit with which a request will settle, taken at admission.
     ///
     /// # Errors
-    /// [`Busy`].
-    pub fn reserve(&self) -> Result<OwnedPermit<Settlement>, Busy> {
-        self.0
-            .settlements
-            .clone()
-            .try_reserve_owned()
-            .map_err(|_| Busy)
+    /// [`NoPermit`].
+    pub fn reserve(&self) -> Result<Permit, NoPermit> {
+        let place = self.0.settlements.clone().try_reserve_owned();
+        let place = place.map_err(|_| NoPermit::Busy)?;
+        match &self.0.local {
+            None => Ok(place.into()),
+            Some(local) if local.failing() => Err(NoPermit::NotRecorded),
+            Some(local) => Ok(Permit::new(place, Some(Arc::clone(local) as _))),
+        }
     }
 
     /// Waits until every budget of the path has `need` free in memory, fetching leases of about
@@ -350,6 +366,7 @@ impl Ledger {
             dead_settlements: figures.dead,
             house_losses,
             fenced: inner.escrow.fenced(clock::now()),
+            local_journal_failing: inner.local.as_ref().map(|local| local.failing()),
         }
     }
 
@@ -407,6 +424,24 @@ impl Ledger {
             drop(self.0.refills.take(id));
         }
     }
+}
+
+/// Opens the local journal where one is kept, and books what earlier lives left in it.
+async fn open_local(
+    store: &Store,
+    options: &LedgerOptions,
+    replica: ReplicaId,
+) -> Result<Option<Arc<JournalFile>>, StoreError> {
+    let Some(folder) = &options.local_journal else {
+        return Ok(None);
+    };
+    let local = local_journal::open(store, folder, replica).await?;
+    match store.backend() {
+        // What the local journal did not know of: by its checkpoints.
+        Backend::Sqlite(_) => chores::reap_all(store).await?,
+        Backend::Postgres(_) => {}
+    }
+    Ok(Some(local))
 }
 
 /// The longest wait for a balance.

@@ -85,6 +85,9 @@ pub struct OpenOptions {
     pub timeout: Duration,
     /// Postgres: what stands before the server.
     pub pooler: Pooler,
+    /// SQLite: leave what a dead process of this file had running to [`crate::Ledger::start`],
+    /// which reads its local journal first.
+    pub leave_dead: bool,
 }
 
 impl Default for OpenOptions {
@@ -93,6 +96,7 @@ impl Default for OpenOptions {
             connections: 8,
             timeout: Duration::from_secs(5),
             pooler: Pooler::Detect,
+            leave_dead: false,
         }
     }
 }
@@ -118,6 +122,9 @@ pub struct LedgerOptions {
     pub keys_cached_max: usize,
     /// How long settlements gather for one commit while nobody asks for anything.
     pub linger: Duration,
+    /// The folder of this process's local journal, where it keeps one: then a killed process
+    /// loses nothing. Open the store with [`OpenOptions::leave_dead`].
+    pub local_journal: Option<PathBuf>,
 }
 
 impl Default for LedgerOptions {
@@ -132,6 +139,7 @@ impl Default for LedgerOptions {
             short_wait: Duration::from_millis(300),
             keys_cached_max: 100_000,
             linger: Duration::from_millis(10),
+            local_journal: None,
         }
     }
 }

@@ -263,6 +263,7 @@ async fn charge(
         key: aside.key_id,
         lease: ReplicaId::from_uuid(Uuid::nil()),
         end: aside.end,
+        checkpoint: false,
         cost,
         charged: Credits::ZERO,
         owed: cost,
@@ -299,9 +300,15 @@ async fn charge(
             booking::insert_charges(link, &[charge], now).await?;
             Ok((charged, Credits::ZERO))
         }
-        Booked::LateLoss(loss) => {
-            booking::insert_late_losses(link, &[(aside.account_id, request, loss)], now).await?;
-            Ok((Credits::ZERO, Credits::ZERO))
+        Booked::LateCharge {
+            charged,
+            house_loss,
+        } => {
+            if house_loss.is_positive() {
+                let loss = (aside.account_id, request, house_loss);
+                booking::insert_late_losses(link, &[loss], now).await?;
+            }
+            Ok((charged, Credits::ZERO))
         }
         Booked::LateRefund(back) => Ok((Credits::ZERO.saturating_sub(back), Credits::ZERO)),
         Booked::Replayed => Err(not_resolvable(

@@ -65,6 +65,7 @@ impl Store {
         let store = Self(Arc::new(store));
         match store.backend() {
             // The file was locked, so whoever used it before is dead.
+            Backend::Sqlite(_) if options.leave_dead => {}
             Backend::Sqlite(_) => crate::chores::reap_all(&store).await?,
             Backend::Postgres(_) => {
                 if let Err(error) = crate::month::make_ahead(&store).await {

@@ -11,7 +11,7 @@ use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state
 use uuid::Uuid;
 
 use super::*;
-use crate::KeyId;
+use crate::{End, KeyId};
 
 const REPLICAS: std::ops::RangeInclusive<u8> = 1..=3;
 
@@ -57,7 +57,7 @@ enum Event {
         request: u8,
         by: u8,
         parts: [i64; 3],
-        lost: bool,
+        known: Known,
     },
     Expire,
     Reap {
@@ -72,6 +72,17 @@ enum Event {
     Wait {
         us: i64,
     },
+}
+
+/// How a request that is booked is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Known {
+    /// It settled.
+    Settled,
+    /// It was lost, and the local journal says what it had delivered.
+    Proven,
+    /// It was lost, and only its last checkpoint is there.
+    Checkpoint,
 }
 
 /// The histories themselves: every event may follow every other.
@@ -97,8 +108,8 @@ impl ReferenceStateMachine for History {
             ),
             4 => (any::<bool>(), REPLICAS, amount.clone())
                 .prop_map(|(of_key, by, amount)| Event::Back { of_key, by, amount }),
-            8 => (0..20_u8, REPLICAS, [0..=30_i64, 0..=8, 0..=3], any::<bool>())
-                .prop_map(|(request, by, parts, lost)| Event::Settle { request, by, parts, lost }),
+            8 => (0..20_u8, REPLICAS, [0..=30_i64, 0..=8, 0..=3], known())
+                .prop_map(|(request, by, parts, known)| Event::Settle { request, by, parts, known }),
             2 => Just(Event::Expire),
             1 => REPLICAS.prop_map(|by| Event::Reap { by }),
             1 => (0..=200_i64).prop_map(|amount| Event::Limit { amount }),
@@ -111,6 +122,14 @@ impl ReferenceStateMachine for History {
     fn apply((): (), _: &Event) {}
 }
 
+fn known() -> impl Strategy<Value = Known> {
+    prop_oneof![
+        2 => Just(Known::Settled),
+        1 => Just(Known::Proven),
+        3 => Just(Known::Checkpoint),
+    ]
+}
+
 /// The rules, and beside them the auditor's own figures in plain integers.
 struct Audited {
     book: Book,
@@ -121,6 +140,7 @@ struct Audited {
     floor: i64,
     limit: i64,
     spent: i64,
+    late_charges: i64,
     /// Amounts by (of the key, replica).
     leases: BTreeMap<(bool, u8), i64>,
     /// What is left of each grant: (expiry, order of birth, rest).
@@ -191,17 +211,17 @@ impl Audited {
         assert_eq!(left, 0);
     }
 
-    fn due(request: u8, by: u8, [charged, owed, lost_to_us]: [i64; 3], lost: bool) -> Due {
+    fn due(request: u8, by: u8, [charged, owed, lost_to_us]: [i64; 3], known: Known) -> Due {
         Due {
             request: RequestId::from_uuid(Uuid::from_u128(5000 + u128::from(request))),
             account: account(),
             key: key(),
             lease: replica(by),
-            end: if lost {
-                End::GatewayLost
-            } else {
-                End::Completed
+            end: match known {
+                Known::Settled => End::Completed,
+                Known::Proven | Known::Checkpoint => End::GatewayLost,
             },
+            checkpoint: known == Known::Checkpoint,
             cost: n(charged + owed + lost_to_us),
             charged: n(charged),
             owed: n(owed),
@@ -274,8 +294,8 @@ impl Audited {
                 request,
                 by,
                 parts,
-                lost,
-            } => self.settle(request, by, parts, lost),
+                known,
+            } => self.settle(request, by, parts, known),
             Event::Expire => {
                 let ended = self.book.expire(account(), &mut self.ids()).unwrap();
                 assert_eq!(ended.nanos(), self.expirable());
@@ -349,8 +369,9 @@ impl Audited {
         }
     }
 
-    fn settle(&mut self, request: u8, by: u8, parts: [i64; 3], lost: bool) {
-        let due = Self::due(request, by, parts, lost);
+    fn settle(&mut self, request: u8, by: u8, parts: [i64; 3], known: Known) {
+        let due = Self::due(request, by, parts, known);
+        let lost = known == Known::Checkpoint;
         let cost: i64 = parts.iter().sum();
         let booked = self.book.settle(&due, false).unwrap();
         let Some((was, charged, by_reaper, corrected)) = self.booked.get(&request).copied() else {
@@ -383,9 +404,18 @@ impl Audited {
         match booked {
             Booked::Charge { .. } => panic!("request {request} charged twice"),
             Booked::Replayed => assert!(!correctable || (cost <= was && cost >= charged)),
-            Booked::LateLoss(amount) => {
+            Booked::LateCharge {
+                charged: more,
+                house_loss,
+            } => {
                 assert!(correctable);
-                assert_eq!(amount.nanos(), cost - was);
+                let (more, house_loss) = (more.nanos(), house_loss.nanos());
+                let room = (self.available() - self.floor).max(0);
+                let owes = (parts[0] + parts[1] - charged).clamp(0, cost - was);
+                assert_eq!((more, more + house_loss), (owes.min(room), cost - was));
+                self.taken += more;
+                self.late_charges += more;
+                self.consume(more);
             }
             Booked::LateRefund(amount) => {
                 assert!(correctable);
@@ -415,6 +445,14 @@ impl Audited {
             .map(|entry| entry.amount.nanos())
             .sum();
         let balance = row.available.nanos() + row.leased.nanos();
+        let late: i64 = self
+            .book
+            .entries()
+            .iter()
+            .filter(|entry| entry.kind == EntryKind::LateCharge)
+            .map(|entry| entry.amount.nanos())
+            .sum();
+        assert_eq!(late, -self.late_charges);
         assert_eq!(balance, entries - self.spent, "entries less charges");
         let remaining: i64 = self
             .book
@@ -477,6 +515,7 @@ impl StateMachineTest for Rules {
             floor: 0,
             limit: 0,
             spent: 0,
+            late_charges: 0,
             leases: BTreeMap::new(),
             grants: Vec::new(),
             booked: BTreeMap::new(),

@@ -56,11 +56,13 @@ pub enum EntryKind {
     Expiry,
     /// The charges of a month that was closed, in one sum.
     Closing,
+    /// What a request had cost beyond the checkpoint that was charged for it.
+    LateCharge,
 }
 
 impl EntryKind {
     /// Every kind, for tables and documentation.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Purchase,
         Self::Promo,
         Self::Trial,
@@ -69,6 +71,7 @@ impl EntryKind {
         Self::Refund,
         Self::Expiry,
         Self::Closing,
+        Self::LateCharge,
     ];
 
     /// The name in JSON and in the database.
@@ -83,6 +86,7 @@ impl EntryKind {
             Self::Refund => "refund",
             Self::Expiry => "expiry",
             Self::Closing => "closing",
+            Self::LateCharge => "late_charge",
         }
     }
 
@@ -96,8 +100,24 @@ impl EntryKind {
     #[must_use]
     pub const fn may_be_negative(self) -> bool {
         match self {
-            Self::Adjustment | Self::Refund | Self::Expiry | Self::Closing => true,
+            Self::Adjustment | Self::Refund | Self::Expiry | Self::Closing | Self::LateCharge => {
+                true
+            }
             Self::Purchase | Self::Promo | Self::Trial | Self::Allowance => false,
+        }
+    }
+
+    /// True for the kinds that only the program itself books.
+    #[must_use]
+    pub const fn is_the_programs_own(self) -> bool {
+        match self {
+            Self::Expiry | Self::Closing | Self::LateCharge => true,
+            Self::Purchase
+            | Self::Promo
+            | Self::Trial
+            | Self::Allowance
+            | Self::Adjustment
+            | Self::Refund => false,
         }
     }
 }
@@ -152,8 +172,8 @@ pub struct BookedCharge {
     pub cost: Credits,
     /// What of that was taken from the account.
     pub charged: Credits,
-    /// How it ended.
-    pub end: End,
+    /// Whether it was booked from a checkpoint alone, as [`Due::checkpoint`] says.
+    pub checkpoint: bool,
     /// Whether a difference found later was booked already.
     pub corrected: bool,
 }
@@ -171,6 +191,8 @@ pub struct Due {
     pub lease: ReplicaId,
     /// How it ended.
     pub end: End,
+    /// Only its last checkpoint is known: its settlement, should one come, corrects the charge.
+    pub checkpoint: bool,
     /// The price of its usage: the sum of the next three.
     pub cost: Credits,
     /// Covered by the lease.
@@ -195,8 +217,14 @@ pub enum Booked {
     },
     /// It had been booked before; nothing changed.
     Replayed,
-    /// The reaper had charged a checkpoint and the request cost more: the operator bears it.
-    LateLoss(Credits),
+    /// The reaper had charged a checkpoint and the request cost more: the difference is taken
+    /// from the account as far as credit is there, by an entry of its own.
+    LateCharge {
+        /// Taken from the account.
+        charged: Credits,
+        /// Borne by the operator.
+        house_loss: Credits,
+    },
     /// The reaper had charged a checkpoint and the request cost less: the account got it back.
     LateRefund(Credits),
 }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use uuid::Uuid;
 
 use super::*;
-use crate::KeyId;
+use crate::{End, KeyId};
 
 /// Budgets are `a`, `b` (accounts) and `k`, `l` (their keys), replicas `1` to `9`.
 fn budget(name: &str) -> BudgetId {
@@ -173,7 +173,8 @@ fn granted(granted: Granted) -> String {
     }
 }
 
-/// `settle REQUEST ACCOUNT KEY LEASE CHARGED+OWED+LOSS [cost COST] [lost] [late]`.
+/// `settle REQUEST ACCOUNT KEY LEASE CHARGED+OWED+LOSS [cost COST] [lost [proven]] [late]`: of a
+/// lost one only a checkpoint is known, unless there is proof of what it delivered.
 fn due(words: [&&str; 5], rest: &[&str]) -> Result<Due, RuleError> {
     let [request, name, by_key, by, parts] = words;
     let parts: Vec<Credits> = parts.split('+').map(nanos).collect();
@@ -195,6 +196,7 @@ fn due(words: [&&str; 5], rest: &[&str]) -> Result<Due, RuleError> {
         key: key(by_key),
         lease: replica(by),
         end,
+        checkpoint: rest.contains(&"lost") && !rest.contains(&"proven"),
         cost,
         charged,
         owed,
@@ -210,7 +212,14 @@ fn booked(booked: Booked) -> String {
             ..
         } => format!("charged {} lost {}", charged.nanos(), house_loss.nanos()),
         Booked::Replayed => "replayed".into(),
-        Booked::LateLoss(amount) => format!("late loss {}", amount.nanos()),
+        Booked::LateCharge {
+            charged,
+            house_loss,
+        } => format!(
+            "late charge {} lost {}",
+            charged.nanos(),
+            house_loss.nanos()
+        ),
         Booked::LateRefund(amount) => format!("late refund {}", amount.nanos()),
     }
 }
@@ -371,17 +380,61 @@ fn the_reaper_and_the_late_settlement() {
          reclaim 1                                           -> ok
          show a                                              -> 70+0 spent 30
          show k                                              -> 40+0 spent 30
-         settle 1 a k 1 26+0+0 late                          -> late loss 6
+         settle 1 a k 1 26+0+0 late                          -> late charge 6 lost 0
          settle 1 a k 1 26+0+0 late                          -> replayed
          settle 2 a k 1 3+0+0 late                           -> late refund 2
          settle 2 a k 1 3+0+0 late                           -> replayed
          settle 3 a k 1 5+0+0 late                           -> replayed
-         show a                                              -> 72+0 spent 30
+         show a                                              -> 66+0 spent 30
          settle 4 a k 1 10+0+0 late                          -> charged 10 lost 0
-         lease a 2 need 60 asked 60 want 60 of 1             -> 60
+         lease a 2 need 54 asked 54 want 54 of 1             -> 54
          settle 5 a k 1 10+0+0 late                          -> charged 2 lost 8
-         show a                                              -> 0+60 spent 42
+         show a                                              -> 0+54 spent 42
          show k                                              -> 28+0 spent 42",
+    );
+}
+
+#[test]
+fn a_late_charge_takes_what_is_there_and_nothing_twice() {
+    check(
+        "credit a 20                                         -> ok
+         credit a 10 until 50                                -> ok
+         settle 1 a k 1 5+0+0 lost                           -> charged 5 lost 0
+         settle 2 a k 1 5+0+0 lost                           -> charged 5 lost 0
+         settle 3 a k 1 5+0+0 lost                           -> charged 5 lost 0
+         settle 4 a k 1 5+0+0 lost                           -> charged 5 lost 0
+         grants a                                            -> 0 10
+         settle 1 a k 1 8+0+0 lost proven                    -> late charge 3 lost 0
+         grants a                                            -> 0 7
+         settle 1 a k 1 9+0+0 lost proven                    -> replayed
+         settle 1 a k 1 9+0+0                                -> replayed
+         settle 1 a k 1 9+0+0 lost                           -> replayed
+         settle 2 a k 1 4+2+3 late                           -> late charge 1 lost 3
+         settle 3 a k 1 3+0+0 lost proven                    -> late refund 2
+         show a                                              -> 8+0 spent 20
+         lease a 2 need 5 asked 5 want 5 of 1                -> 5
+         settle 4 a k 1 20+0+0 late                          -> late charge 3 lost 12
+         show a                                              -> 0+5 spent 20
+         show k                                              -> -20+0 spent 20
+         settle 5 a k 1 1+0+0 lost proven                    -> charged 0 lost 1
+         settle 5 a k 1 2+0+0 lost proven                    -> replayed
+         settle 5 a k 1 2+0+0                                -> replayed",
+    );
+}
+
+#[test]
+fn a_late_charge_may_use_the_overdraft_and_stops_at_its_floor() {
+    check(
+        "credit a 10                                         -> ok
+         overdraft a 4                                       -> ok
+         settle 1 a k 1 10+0+0 lost                          -> charged 10 lost 0
+         settle 1 a k 1 19+0+0 late                          -> late charge 4 lost 5
+         show a                                              -> -4+0 spent 10 debt 4
+         settle 2 a k 1 1+0+0 lost                           -> charged 0 lost 1
+         settle 2 a k 1 3+0+0 late                           -> late charge 0 lost 2
+         settle 2 a k 1 3+0+0 late                           -> replayed
+         credit a 10                                         -> ok
+         show a                                              -> 6+0 spent 10",
     );
 }
 

@@ -22,7 +22,7 @@ use crate::{
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// Says that the answer is that of an earlier call.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
-/// The kinds that an operator may book; `expiry` and `closing` are the program's own.
+/// The kinds that an operator may book; `expiry`, `closing` and `late_charge` are the program's own.
 pub const KINDS: [EntryKind; 6] = [
     EntryKind::Purchase,
     EntryKind::Promo,
@@ -65,7 +65,7 @@ pub struct EntryView {
     id: String,
     #[schema(value_type = String)]
     account_id: AccountId,
-    /// A kind of credits, `expiry`, `closing` (the charges of a closed month, in one sum), or `charge`.
+    /// A kind of credits, `expiry`, `late_charge`, `closing` (the charges of a closed month, in one sum), or `charge`.
     kind: &'static str,
     /// By how much it changed the balance.
     #[schema(value_type = String, example = "-0.0125")]

@@ -183,9 +183,13 @@ pub(super) const RULES: &[Rule] = &[
         on: On::Both,
         unit: Unit::Credits,
         ids: REQUEST,
-        counts: "SELECT COUNT(*) FROM house_losses",
+        counts: "SELECT (SELECT COUNT(*) FROM house_losses) \
+            + (SELECT COUNT(*) FROM entries WHERE kind = 'late_charge')",
         broken: "SELECT h.account_id AS a, h.id AS b, {no_note} AS note, h.amount AS has, \
-                CAST(0 AS bigint) AS should FROM house_losses h \
+                CAST(0 AS bigint) AS should FROM (\
+               SELECT account_id, id, amount FROM house_losses \
+               UNION ALL \
+               SELECT account_id, id, -amount FROM entries WHERE kind = 'late_charge') AS h \
             LEFT JOIN charges c ON c.account_id = h.account_id AND c.id = h.id \
             WHERE c.id IS NULL AND NOT EXISTS (SELECT 1 FROM closed_months m \
                WHERE m.state = 'closed' AND h.id >= m.first_id AND h.id < m.end_id)",

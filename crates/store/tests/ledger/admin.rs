@@ -156,7 +156,11 @@ async fn p7_negative_amounts(world: World) {
             })
         ));
     }
-    for (amount, kind) in [(0, EntryKind::Purchase), (1, EntryKind::Expiry)] {
+    for (amount, kind) in [
+        (0, EntryKind::Purchase),
+        (1, EntryKind::Expiry),
+        (-1, EntryKind::LateCharge),
+    ] {
         assert!(
             store
                 .add_credits(account, credits(amount, kind), None)

@@ -15,6 +15,7 @@ mod credit;
 mod faults;
 mod keys;
 mod leases;
+mod local_journal;
 mod network;
 mod races;
 mod settle;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use billing::{End, RequestId, Reserved};
-use store::{Ledger, Page};
+use store::{CreatedKey, Ledger, Page};
 use uuid::Uuid;
 
 use crate::world::{
@@ -249,7 +249,7 @@ async fn a_late_settlement_is_taken_from_what_is_there(world: World) {
     );
 }
 
-async fn a_late_settlement_above_its_checkpoint_is_the_operators(world: World) {
+async fn a_late_settlement_above_its_checkpoint_is_collected(world: World) {
     let (key, facts, lease) = died(&world, 100, 40, Some(15)).await;
     let ledger = world.ledger(quick()).await;
     reaped(&world, &ledger).await;
@@ -258,12 +258,36 @@ async fn a_late_settlement_above_its_checkpoint_is_the_operators(world: World) {
         send(&ledger, late.clone()).await;
         flushed(&ledger).await;
     }
-    assert_eq!(world.total(key.account.id).await, 85, "never charged twice");
+    assert_eq!(world.total(key.account.id).await, 78, "collected once");
+    let entry = newest_entry(&world, &key).await;
+    assert_eq!((entry.kind, entry.amount), ("late_charge", n(-7)));
+    let request = facts.request_id.to_string();
+    assert!(entry.reference.unwrap().contains(&request));
+    assert!(world.balanced().await.house_losses.is_empty());
+}
+
+async fn what_cannot_be_collected_late_is_the_operators(world: World) {
+    let (key, facts, lease) = died(&world, 20, 18, Some(15)).await;
+    let ledger = world.ledger(quick()).await;
+    reaped(&world, &ledger).await;
+    let late = settlement(&facts, lease, 18, 4);
+    for _ in 0..3 {
+        send(&ledger, late.clone()).await;
+        flushed(&ledger).await;
+    }
+    assert_eq!(world.total(key.account.id).await, 0, "never below zero");
+    let entry = newest_entry(&world, &key).await;
+    assert_eq!((entry.kind, entry.amount), ("late_charge", n(-5)));
     assert_eq!(
         world.balanced().await.house_losses["late_settlement"],
-        n(7),
+        n(2),
         "booked once"
     );
+}
+
+async fn newest_entry(world: &World, key: &CreatedKey) -> store::Entry {
+    let page = world.store.entries(key.account.id, Page::default());
+    page.await.unwrap().data.remove(0)
 }
 
 async fn a_late_settlement_below_its_checkpoint_gives_back(world: World) {
@@ -276,12 +300,7 @@ async fn a_late_settlement_below_its_checkpoint_gives_back(world: World) {
         flushed(&ledger).await;
     }
     assert_eq!(world.total(key.account.id).await, 88, "given back once");
-    let entry = &world
-        .store
-        .entries(key.account.id, Page::default())
-        .await
-        .unwrap()
-        .data[0];
+    let entry = newest_entry(&world, &key).await;
     assert_eq!((entry.kind, entry.amount), ("adjustment", n(3)));
     world.balanced().await;
 }
@@ -381,7 +400,7 @@ async fn permits_are_the_limit_of_what_is_in_flight(world: World) {
     };
     let ledger = world.ledger(options).await;
     let permits: Vec<_> = (0..3).map(|_| ledger.reserve().unwrap()).collect();
-    assert_eq!(ledger.reserve().unwrap_err(), store::Busy);
+    assert_eq!(ledger.reserve().unwrap_err(), store::NoPermit::Busy);
     assert_eq!(ledger.stats().in_flight, 3);
     drop(permits);
     ledger.reserve().unwrap();
@@ -421,7 +440,8 @@ on_both!(
     o1_a_poisoned_settlement_stops_nobody,
     the_reaper_charges_the_last_checkpoint,
     a_late_settlement_is_taken_from_what_is_there,
-    a_late_settlement_above_its_checkpoint_is_the_operators,
+    a_late_settlement_above_its_checkpoint_is_collected,
+    what_cannot_be_collected_late_is_the_operators,
     a_late_settlement_below_its_checkpoint_gives_back,
     a_replica_that_was_reaped_goes_on_as_a_new_one,
     o1_shutdown_writes_everything_and_gives_everything_back,

@@ -40,6 +40,21 @@ pub(crate) struct World {
     pub(crate) _folder: Option<tempfile::TempDir>,
 }
 
+/// A lock that somebody else has.
+pub(crate) enum Hanging {
+    Postgres(PgConnection),
+    Sqlite(SqliteConnection),
+}
+
+impl Hanging {
+    pub(crate) async fn let_go(self) {
+        match self {
+            Self::Postgres(connection) => connection.close().await.unwrap(),
+            Self::Sqlite(connection) => connection.close().await.unwrap(),
+        }
+    }
+}
+
 /// A nano-credit amount.
 pub(crate) fn n(nanos: i64) -> Credits {
     Credits::from_nanos(nanos)
@@ -138,6 +153,21 @@ impl World {
                 .execute(&mut connection)
                 .await
                 .unwrap();
+        }
+    }
+
+    /// Keeps charges from being written, as a database that hangs, until it is let go.
+    pub(crate) async fn hold_charges(&self) -> Hanging {
+        if self.is_postgres() {
+            let mut connection = PgConnection::connect(&self.url).await.unwrap();
+            let lock = "BEGIN; LOCK TABLE charges IN ACCESS EXCLUSIVE MODE";
+            sqlx::raw_sql(lock).execute(&mut connection).await.unwrap();
+            Hanging::Postgres(connection)
+        } else {
+            let mut connection = SqliteConnection::connect(&self.url).await.unwrap();
+            let lock = "BEGIN IMMEDIATE";
+            sqlx::raw_sql(lock).execute(&mut connection).await.unwrap();
+            Hanging::Sqlite(connection)
         }
     }
 
