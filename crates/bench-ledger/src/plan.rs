@@ -39,7 +39,7 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 64)]
     tasks: usize,
     /// Settlements that may wait for the journal: the ledger's bound on requests in flight.
-    #[arg(long, default_value_t = 2048)]
+    #[arg(long, default_value_t = 1024)]
     in_flight: usize,
     /// Charges that are stored already, for the last part.
     #[arg(long, default_value_t = 10_000_000)]

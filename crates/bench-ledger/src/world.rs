@@ -115,11 +115,10 @@ impl World {
         };
         Err(BenchError::Books {
             run: run.to_owned(),
-            what: format!(
-                "{}: {}",
-                broken.says,
-                broken.first_broken.as_deref().unwrap_or("?")
-            ),
+            what: match &broken.first_broken {
+                Some(row) => format!("{}: {row}", broken.says),
+                None => broken.says.to_owned(),
+            },
         })
     }
 }

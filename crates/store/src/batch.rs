@@ -84,6 +84,47 @@ impl Batch {
             && self.held.is_empty()
     }
 
+    /// Cuts a refused batch into pieces that may pass: settlements by halves, until one alone is put
+    /// aside with the reason.
+    pub(crate) fn split(&mut self, parts: &mut Vec<Batch>, error: &StoreError) {
+        let mut settlements = std::mem::take(&mut self.settlements);
+        let rest = Batch {
+            returns: std::mem::take(&mut self.returns),
+            checkpoints: std::mem::take(&mut self.checkpoints),
+            ..Batch::default()
+        };
+        if settlements.is_empty() {
+            // Nothing that could be lost: credit not given back is taken back when the replica ends.
+            return;
+        }
+        if !rest.is_empty() {
+            parts.push(rest);
+        }
+        if let [one] = settlements.as_mut_slice() {
+            if one.problem.is_some() {
+                tracing::error!(
+                    settlement = ?one.settlement,
+                    %error,
+                    "a settlement could be neither booked nor put aside"
+                );
+                return;
+            }
+            one.problem = Some(error.to_string());
+            parts.push(Batch {
+                settlements,
+                ..Batch::default()
+            });
+            return;
+        }
+        let second = settlements.split_off(settlements.len() / 2);
+        for half in [second, settlements] {
+            parts.push(Batch {
+                settlements: half,
+                ..Batch::default()
+            });
+        }
+    }
+
     fn scope(&self, replica: ReplicaId) -> Scope {
         let mut scope = Scope {
             replica: Some(replica),
@@ -94,6 +135,15 @@ impl Batch {
             scope.budgets.insert(BudgetId::Account(facts.account_id));
             scope.budgets.insert(BudgetId::Key(facts.key_id));
             scope.requests.insert((facts.account_id, facts.request_id));
+            let draw = scope.draws.entry(facts.account_id).or_default();
+            *draw = draw.saturating_add(item.settlement.capture.cost);
+        }
+        for (budget, _) in &self.returns {
+            // What comes back draws nothing.
+            scope.draw_nothing(*budget);
+        }
+        for asked in &self.asks {
+            scope.draw_nothing(asked.budget);
         }
         scope.budgets.extend(self.returns.iter().map(|(id, _)| *id));
         scope

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use billing::{
     AccountId, BudgetId, Credits, End, EntryId, KeyId, ReplicaId, RequestId,
-    rules::{Book, BookedCharge, BudgetRow, EntryKind, EntryRow, GrantRow, LeaseRow, Moment},
+    rules::{Book, BookedCharge, BudgetRow, EntryRow, GrantRow, LeaseRow, Moment},
 };
 use uuid::Uuid;
 
 use crate::{
-    StoreError,
+    StoreError, grants,
     link::Link,
     sql::{Flavor, Rows, sql},
 };
@@ -19,10 +19,22 @@ use crate::{
 pub(crate) struct Scope {
     /// Budgets that are read or changed. The accounts of keys need not be named.
     pub(crate) budgets: BTreeSet<BudgetId>,
+    /// The most that may be drawn from an account, where that is known: then only as many of its
+    /// grants are loaded as matter. Of all others every grant with a rest is.
+    pub(crate) draws: BTreeMap<AccountId, Credits>,
     /// Requests that may be settled.
     pub(crate) requests: BTreeSet<(AccountId, RequestId)>,
     /// Whose leases.
     pub(crate) replica: Option<ReplicaId>,
+}
+
+impl Scope {
+    /// Nothing of this budget's grants is used up, unless something else says so.
+    pub(crate) fn draw_nothing(&mut self, budget: BudgetId) {
+        if let BudgetId::Account(account) = budget {
+            self.draws.entry(account).or_default();
+        }
+    }
 }
 
 /// A book, and what it looked like when it was loaded.
@@ -52,24 +64,10 @@ struct BudgetRecord {
     leased: i64,
     spent: i64,
     debt: i64,
-}
-
-#[derive(sqlx::FromRow)]
-struct LeaseRecord {
-    budget_id: Uuid,
-    kind: String,
-    replica_id: Uuid,
-    amount: i64,
-}
-
-#[derive(sqlx::FromRow)]
-struct GrantRecord {
-    account_id: Uuid,
-    id: Uuid,
-    kind: String,
-    amount: i64,
-    remaining: i64,
-    expires_at: Option<i64>,
+    /// The lease of the replica in the scope.
+    lease: Option<i64>,
+    /// The database's clock, the same in every row.
+    now: i64,
 }
 
 #[derive(sqlx::FromRow)]
@@ -88,54 +86,25 @@ struct BookedRecord {
 /// for the locks, because a statement sees other tables as they were before it waited.
 pub(crate) async fn load(link: &mut Link<'_>, scope: &Scope) -> Result<Loaded, StoreError> {
     let ids = || Rows::ids(scope.budgets.iter().map(|id| id.uuid()));
-    let accounts: BTreeSet<Uuid> = scope
-        .budgets
-        .iter()
-        .filter_map(|id| match id {
-            BudgetId::Account(account) => Some(account.uuid()),
-            BudgetId::Key(_) => None,
-        })
-        .collect();
-    let now = lock(link, ids()).await?;
-    let budgets: Vec<BudgetRecord> = link
-        .all(
-            sql(
-                "SELECT b.id, b.account_id, b.kind, b.available, b.floor, b.leased, b.spent, \
-                 b.debt FROM {rows} JOIN budgets b ON b.id = s.id",
-            )
-            .rows(ids()),
-        )
-        .await?;
-    let leases: Vec<LeaseRecord> = match scope.replica {
-        None => Vec::new(),
-        Some(replica) => {
-            let leases = sql(
-                "SELECT l.budget_id, b.kind, l.replica_id, l.amount FROM {rows} \
-                 JOIN leases l ON l.budget_id = s.id JOIN budgets b ON b.id = s.id \
-                 WHERE l.replica_id = ?",
-            );
-            link.all(leases.rows(ids()).uuid(replica.uuid())).await?
-        }
+    lock(link, ids()).await?;
+    let budgets = sql(
+        "SELECT b.id, b.account_id, b.kind, b.available, b.floor, b.leased, b.spent, b.debt, \
+         l.amount AS lease, {now} AS now FROM {rows} JOIN budgets b ON b.id = s.id \
+         LEFT JOIN leases l ON l.budget_id = b.id AND l.replica_id = ?",
+    );
+    let replica = scope.replica.map_or(Uuid::nil(), ReplicaId::uuid);
+    let budgets: Vec<BudgetRecord> = link.all(budgets.rows(ids()).uuid(replica)).await?;
+    let now = match budgets.first() {
+        Some(row) => Moment(row.now),
+        None => now(link).await?,
     };
-    let grants: Vec<GrantRecord> = if accounts.is_empty() {
-        Vec::new()
-    } else {
-        let grants = sql(
-            "SELECT g.account_id, g.id, g.kind, g.amount, g.remaining, g.expires_at \
-             FROM {rows} JOIN grants g ON g.account_id = s.id WHERE g.remaining > 0",
-        );
-        link.all(grants.rows(Rows::ids(accounts))).await?
-    };
+    let grants = grants::load(link, scope, now).await?;
     let booked = booked(link, scope).await?;
+    let leases = budgets
+        .iter()
+        .filter_map(|r| r.lease(scope.replica?).transpose())
+        .collect::<Result<Vec<_>, _>>()?;
     let budgets = budgets
-        .into_iter()
-        .map(|r| r.row())
-        .collect::<Result<Vec<_>, _>>()?;
-    let leases = leases
-        .into_iter()
-        .map(|r| r.row())
-        .collect::<Result<Vec<_>, _>>()?;
-    let grants = grants
         .into_iter()
         .map(|r| r.row())
         .collect::<Result<Vec<_>, _>>()?;
@@ -150,18 +119,18 @@ pub(crate) async fn load(link: &mut Link<'_>, scope: &Scope) -> Result<Loaded, S
     })
 }
 
-/// Locks the accounts of these budgets, and tells the time after the wait.
-async fn lock(link: &mut Link<'_>, ids: Rows) -> Result<Moment, StoreError> {
+/// Locks the accounts of these budgets.
+async fn lock(link: &mut Link<'_>, ids: Rows) -> Result<(), StoreError> {
     let lock = sql("SELECT id FROM budgets WHERE id IN \
          (SELECT b.account_id FROM {rows} JOIN budgets b ON b.id = s.id) ORDER BY id {lock}");
     match link.flavor() {
         // Its transactions hold the one write lock from the start.
         Flavor::Sqlite => {}
         Flavor::Postgres => {
-            link.all::<(Uuid,)>(lock.rows(ids)).await?;
+            link.run(lock.rows(ids)).await?;
         }
     }
-    now(link).await
+    Ok(())
 }
 
 /// The database's clock.
@@ -232,8 +201,6 @@ impl Loaded {
         let rows = |of: &[&BudgetRow]| {
             Rows::new()
                 .uuid("id", of.iter().map(|b| b.id.uuid()))
-                .uuid("account_id", of.iter().map(|b| b.account.uuid()))
-                .text("kind", of.iter().map(|b| kind(b.id)))
                 .int("available", of.iter().map(|b| b.available.nanos()))
                 .int("floor", of.iter().map(|b| b.floor.nanos()))
                 .int("leased", of.iter().map(|b| b.leased.nanos()))
@@ -241,7 +208,10 @@ impl Loaded {
                 .int("debt", of.iter().map(|b| b.debt.nanos()))
         };
         if !new.is_empty() {
-            insert(link, "budgets", rows(&new)).await?;
+            let rows = rows(&new)
+                .uuid("account_id", new.iter().map(|b| b.account.uuid()))
+                .text("kind", new.iter().map(|b| kind(b.id)));
+            insert(link, "budgets", rows).await?;
         }
         if !changed.is_empty() {
             let update = sql(
@@ -355,10 +325,7 @@ pub(crate) async fn insert(
     table: &'static str,
     rows: Rows,
 ) -> Result<(), StoreError> {
-    let names = rows.names();
-    let text = format!("INSERT INTO {table} ({names}) SELECT {names} FROM {{rows}}");
-    link.run(sql(text).rows(rows)).await?;
-    Ok(())
+    link.insert(table, &rows).await
 }
 
 pub(crate) fn kind(id: BudgetId) -> &'static str {
@@ -384,6 +351,17 @@ pub(crate) fn parse_end(text: &str) -> Result<End, StoreError> {
 }
 
 impl BudgetRecord {
+    fn lease(&self, replica: ReplicaId) -> Result<Option<LeaseRow>, StoreError> {
+        let Some(amount) = self.lease else {
+            return Ok(None);
+        };
+        Ok(Some(LeaseRow {
+            budget: budget_id(&self.kind, self.id)?,
+            replica,
+            amount: Credits::from_nanos(amount),
+        }))
+    }
+
     fn row(self) -> Result<BudgetRow, StoreError> {
         Ok(BudgetRow {
             id: budget_id(&self.kind, self.id)?,
@@ -394,30 +372,5 @@ impl BudgetRecord {
             spent: Credits::from_nanos(self.spent),
             debt: Credits::from_nanos(self.debt),
         })
-    }
-}
-
-impl LeaseRecord {
-    fn row(self) -> Result<LeaseRow, StoreError> {
-        Ok(LeaseRow {
-            budget: budget_id(&self.kind, self.budget_id)?,
-            replica: ReplicaId::from_uuid(self.replica_id),
-            amount: Credits::from_nanos(self.amount),
-        })
-    }
-}
-
-impl GrantRecord {
-    fn row(self) -> Result<(AccountId, GrantRow), StoreError> {
-        let kind = EntryKind::parse(&self.kind)
-            .ok_or_else(|| StoreError::Corrupt(format!("a grant of kind {}", self.kind)))?;
-        let row = GrantRow {
-            id: EntryId::from_uuid(self.id),
-            kind,
-            amount: Credits::from_nanos(self.amount),
-            remaining: Credits::from_nanos(self.remaining),
-            expires_at: self.expires_at.map(Moment),
-        };
-        Ok((AccountId::from_uuid(self.account_id), row))
     }
 }

@@ -10,15 +10,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use billing::{
-    AccountId, Budget, BudgetId, Checkpoint, Credits, Escrow, ReplicaId, Settlement, rules::Granted,
-};
+use billing::{AccountId, Budget, BudgetId, Checkpoint, Credits, Escrow, ReplicaId, Settlement};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     Balance, LedgerOptions, Store, StoreError,
     batch::{self, Applied, Asked, Batch, Item, Outcome},
     clock, fresh,
+    lag::Lag,
     link::Tx,
     local_journal::JournalFile,
     postgres::{OwnConnection, Session},
@@ -28,8 +27,13 @@ use crate::{
     store::Backend,
 };
 
-/// The most settlements, and the most commands, of one transaction.
-pub(crate) const BATCH_MAX: usize = 512;
+/// The most settlements, and the most commands, of one transaction. What a transaction costs by
+/// itself is small beside what so many settlements cost, and they take a few tens of milliseconds.
+pub(crate) const BATCH_MAX: usize = 2048;
+/// Settlements that are worth a transaction without waiting for more.
+const GATHERED_ENOUGH: usize = 512;
+/// While settlements gather, they are counted so often.
+const GATHER_STEP: Duration = Duration::from_millis(1);
 /// Between attempts; doubled up to the second. Short, so that a database that is back is used at
 /// once: an attempt costs next to nothing.
 const RETRY_FIRST: Duration = Duration::from_millis(20);
@@ -77,6 +81,7 @@ pub(crate) struct Journal {
     /// Postgres: a connection of its own, thrown away after any fault.
     pub(crate) connection: Option<OwnConnection>,
     pub(crate) seq: i64,
+    pub(crate) lag: Lag,
     /// What of each lease the database knows to be held.
     pub(crate) held: BTreeMap<BudgetId, Credits>,
     pub(crate) closing: Option<(Instant, oneshot::Sender<bool>)>,
@@ -117,6 +122,7 @@ impl Journal {
             let mut commands = Vec::new();
             let mut beat = false;
             let deadline = self.closing.as_ref().map(|(deadline, _)| *deadline);
+            let queued = self.settlements.len();
             tokio::select! {
                 // In a fixed order, so that a simulation repeats; nobody starves, because every
                 // round takes from both queues what is there.
@@ -130,11 +136,17 @@ impl Journal {
                     drained = count == 0;
                 }
             }
-            let since = clock::now();
+            if queued == 0 {
+                // Whatever is here now came just now.
+                self.lag.waiting(0, clock::now());
+            }
             if commands.is_empty() && !beat && self.closing.is_none() {
-                self.gather(&mut commands).await;
+                self.gather(settled.len(), &mut commands).await;
             }
             self.fill_up(&mut settled, &mut commands);
+            let now = clock::now();
+            let since = self.lag.taken(settled.len(), now);
+            self.lag.waiting(self.settlements.len(), now);
             let (mut batch, waiters) = self.collect(&mut settled, commands);
             if beat {
                 self.note_held(&mut batch);
@@ -142,7 +154,7 @@ impl Journal {
             let idle = batch.is_empty() && waiters.is_empty() && !beat;
             if !idle {
                 self.write(batch, waiters).await;
-                self.lag(since.elapsed());
+                self.tell_lag(since);
             }
             if drained && let Some((_, done)) = self.closing.take() {
                 let closed = self.close().await;
@@ -153,10 +165,19 @@ impl Journal {
     }
 
     /// Lets settlements gather for a moment: nobody waits for them, and a commit costs the same
-    /// for one as for hundreds. Whoever asks for something is not kept waiting.
-    async fn gather(&mut self, commands: &mut Vec<Command>) {
-        let gathered = self.commands.recv_many(commands, BATCH_MAX);
-        let _ = tokio::time::timeout(self.options.linger, gathered).await;
+    /// for one as for hundreds. Whoever asks for something is not kept waiting, nor is a queue
+    /// that fills up.
+    async fn gather(&mut self, settled: usize, commands: &mut Vec<Command>) {
+        let enough = GATHERED_ENOUGH.min(self.settlements.max_capacity() / 4);
+        let until = clock::now() + self.options.linger;
+        while settled + self.settlements.len() < enough && commands.is_empty() {
+            let left = until.saturating_duration_since(clock::now());
+            if left.is_zero() {
+                return;
+            }
+            let gathered = self.commands.recv_many(commands, BATCH_MAX);
+            let _ = tokio::time::timeout(left.min(GATHER_STEP), gathered).await;
+        }
     }
 
     /// Takes what else is there already: waiting longer would only add delay.
@@ -291,7 +312,7 @@ impl Journal {
                 Attempt::Failed(error) if error.is_refusal() => {
                     tracing::error!(%error, "the database refused a batch of the journal");
                     self.connection = None;
-                    split(batch, parts, &error);
+                    batch.split(parts, &error);
                     return None;
                 }
                 Attempt::Failed(error) => error,
@@ -515,11 +536,10 @@ impl Journal {
             .is_some_and(|deadline| clock::now() >= *deadline + CLOSE_GRACE)
     }
 
-    fn lag(&self, lag: Duration) {
-        self.figures
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .lag = lag;
+    fn tell_lag(&self, since: Instant) {
+        let lag = clock::now().saturating_duration_since(since);
+        let figures = self.figures.lock();
+        figures.unwrap_or_else(PoisonError::into_inner).lag = lag;
     }
 }
 
@@ -608,47 +628,6 @@ fn give_back(batch: &mut Batch, budget: &Budget) {
     }
 }
 
-/// Cuts a refused batch into pieces that may pass: settlements by halves, until one alone is put
-/// aside with the reason.
-pub(crate) fn split(batch: &mut Batch, parts: &mut Vec<Batch>, error: &StoreError) {
-    let mut settlements = std::mem::take(&mut batch.settlements);
-    let rest = Batch {
-        returns: std::mem::take(&mut batch.returns),
-        checkpoints: std::mem::take(&mut batch.checkpoints),
-        ..Batch::default()
-    };
-    if settlements.is_empty() {
-        // Nothing that could be lost: credit not given back is taken back when the replica ends.
-        return;
-    }
-    if !rest.is_empty() {
-        parts.push(rest);
-    }
-    if let [one] = settlements.as_mut_slice() {
-        if one.problem.is_some() {
-            tracing::error!(
-                settlement = ?one.settlement,
-                %error,
-                "a settlement could be neither booked nor put aside"
-            );
-            return;
-        }
-        one.problem = Some(error.to_string());
-        parts.push(Batch {
-            settlements,
-            ..Batch::default()
-        });
-        return;
-    }
-    let second = settlements.split_off(settlements.len() / 2);
-    for half in [second, settlements] {
-        parts.push(Batch {
-            settlements: half,
-            ..Batch::default()
-        });
-    }
-}
-
 impl Waiters {
     fn is_empty(&self) -> bool {
         self.asks.is_empty() && self.idle.is_empty() && self.balances.is_empty()
@@ -658,33 +637,6 @@ impl Waiters {
     fn refuse(self) {
         for (_, reply) in self.balances {
             let _ = reply.send(Err(StoreError::TimedOut));
-        }
-    }
-}
-
-impl Waiting {
-    /// Puts a lease into memory and tells those who waited.
-    fn hear(self, replica: ReplicaId, granted: Granted, now_us: i64, asked: Instant) {
-        match granted {
-            Granted::Lease {
-                amount,
-                usable_until,
-            } => {
-                let usable_until = usable_until.map(|at| {
-                    let left = u64::try_from(at.0.saturating_sub(now_us)).unwrap_or(0);
-                    // Counted from before the question: never longer than the grant lives.
-                    asked + Duration::from_micros(left)
-                });
-                self.budget.add_lease(replica, amount, usable_until);
-                self.answer(Answer::Try);
-            }
-            Granted::Short {
-                available,
-                leased_elsewhere,
-            } => self.answer(Answer::Short {
-                available,
-                leased_elsewhere,
-            }),
         }
     }
 }

@@ -9,7 +9,7 @@ use sqlx::{
 
 use crate::{
     StoreError,
-    sql::{Flavor, Sql},
+    sql::{Flavor, Rows, Sql},
 };
 
 /// No statement may take longer; the server is told the same.
@@ -108,6 +108,33 @@ impl Link<'_> {
         self.maybe(sql)
             .await?
             .ok_or_else(|| StoreError::Corrupt("a row that must be there is not".into()))
+    }
+
+    /// Adds new rows to a table; the columns have its columns' names and types.
+    pub(crate) async fn insert(
+        &mut self,
+        table: &'static str,
+        rows: &Rows,
+    ) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(c) => {
+                for statement in rows.value_statements(table) {
+                    bounded(statement.execute(&mut **c)).await?;
+                }
+            }
+            Self::Postgres(c) => {
+                let copy = async {
+                    let mut copy = c
+                        .connection
+                        .copy_in_raw(&rows.copy_statement(table))
+                        .await?;
+                    copy.send(rows.copy_data()).await?;
+                    copy.finish().await
+                };
+                bounded(copy).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Runs it; how many rows it changed.

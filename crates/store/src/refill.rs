@@ -3,10 +3,13 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use billing::{Budget, BudgetId, Credits, rules::Ask};
+use billing::{
+    Budget, BudgetId, Credits, ReplicaId,
+    rules::{Ask, Granted},
+};
 use tokio::sync::oneshot;
 
 /// A lease is sized for so many requests like the largest that waits …
@@ -146,6 +149,31 @@ impl Waiting {
             asked,
             want: self.want.max(Credits::from_nanos(slice)).max(asked),
         })
+    }
+
+    /// Puts a lease into memory and tells those who waited.
+    pub(crate) fn hear(self, replica: ReplicaId, granted: Granted, now_us: i64, asked: Instant) {
+        match granted {
+            Granted::Lease {
+                amount,
+                usable_until,
+            } => {
+                let usable_until = usable_until.map(|at| {
+                    let left = u64::try_from(at.0.saturating_sub(now_us)).unwrap_or(0);
+                    // Counted from before the question: never longer than the grant lives.
+                    asked + Duration::from_micros(left)
+                });
+                self.budget.add_lease(replica, amount, usable_until);
+                self.answer(Answer::Try);
+            }
+            Granted::Short {
+                available,
+                leased_elsewhere,
+            } => self.answer(Answer::Short {
+                available,
+                leased_elsewhere,
+            }),
+        }
     }
 
     pub(crate) fn recall(&self) -> bool {

@@ -31,10 +31,11 @@ enum Arg {
 
 /// A set of rows that travels as one argument: arrays in Postgres, JSON in SQLite.
 #[derive(Debug, Default)]
-pub(crate) struct Rows(Vec<(&'static str, Column)>);
+pub(crate) struct Rows(pub(crate) Vec<(&'static str, Column)>);
 
+/// The values of one column.
 #[derive(Debug)]
-enum Column {
+pub(crate) enum Column {
     Uuid(Vec<Option<Uuid>>),
     Int(Vec<Option<i64>>),
     Text(Vec<Option<String>>),
@@ -272,6 +273,11 @@ impl Rows {
         self
     }
 
+    /// How many rows there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.first().map_or(0, |(_, column)| column.len())
+    }
+
     /// The column names, for `INSERT INTO t (names) SELECT names FROM s`.
     pub(crate) fn names(&self) -> String {
         let names: Vec<_> = self.0.iter().map(|(name, _)| *name).collect();
@@ -318,7 +324,7 @@ impl Rows {
 
     /// The set as a JSON array of arrays; bytes are hexadecimal.
     fn json(&self) -> String {
-        let rows = self.0.first().map_or(0, |(_, column)| column.len());
+        let rows = self.len();
         let mut out = String::with_capacity(rows * self.0.len() * 24 + 2);
         out.push('[');
         for row in 0..rows {
@@ -337,7 +343,7 @@ impl Rows {
 }
 
 impl Column {
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match self {
             Self::Uuid(v) => v.len(),
             Self::Int(v) => v.len(),

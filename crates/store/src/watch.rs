@@ -143,7 +143,9 @@ impl Watcher {
             }
         });
         for budget in back {
-            if commands.try_send(Command::GiveBack(budget)).is_err() {
+            // Half of the queue is left for requests, which are refused when it is full.
+            let full = commands.capacity() <= commands.max_capacity() / 2;
+            if full || commands.try_send(Command::GiveBack(budget)).is_err() {
                 return;
             }
         }

@@ -9,7 +9,7 @@ use crate::{
     Store, StoreError,
     batch::{self, Batch, Item},
     booking, chores,
-    journal::{BATCH_MAX, split},
+    journal::BATCH_MAX,
     link::Link,
     sql::sql,
 };
@@ -68,7 +68,7 @@ async fn book_all(
             Ok(put_aside) => dead += put_aside,
             Err(error) if error.is_refusal() => {
                 tracing::error!(%error, "the database refused a batch of the local journal");
-                split(&mut part, &mut parts, &error);
+                part.split(&mut parts, &error);
             }
             Err(error) => return Err(error),
         }

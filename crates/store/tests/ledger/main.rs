@@ -10,6 +10,7 @@
 
 mod admin;
 mod audit;
+mod batches;
 mod closing;
 mod credit;
 mod faults;
