@@ -7,6 +7,7 @@ pub mod credits;
 pub mod keys;
 pub mod metadata;
 pub mod served;
+pub mod settlements;
 #[cfg(test)]
 mod tests;
 
@@ -35,6 +36,8 @@ pub fn router(app: Shared) -> Router<Shared> {
         .route("/charges", get(charges::list))
         .route("/usage", get(charges::usage))
         .route("/audit", get(audit::prove))
+        .route("/settlements", get(settlements::list))
+        .route("/settlements/{id}/resolve", post(settlements::resolve))
         .route("/models", get(served::models))
         .route("/providers", get(served::providers))
         // Set here, so that the layer below is around it too.

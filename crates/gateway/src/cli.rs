@@ -47,6 +47,18 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Export the charges of a month, and close it: sums stay, the charges go.
+    Charges {
+        /// What to do.
+        #[command(subcommand)]
+        command: ChargesCommand,
+    },
+    /// Look at settlements that could not be booked, and decide about them.
+    Settlements {
+        /// What to do.
+        #[command(subcommand)]
+        command: SettlementsCommand,
+    },
     /// Check settings and provider files: one line for each mistake, exit 1 where there is one.
     CheckConfig(Flags),
 }
@@ -260,6 +272,86 @@ pub enum AccountsCommand {
         /// Which page.
         #[command(flatten)]
         page: PageFlags,
+    },
+}
+
+/// What can be done with the charges of a month, straight on the database, while gateways run.
+#[derive(Subcommand)]
+pub enum ChargesCommand {
+    /// Write every charge of a month to a new file: a line of JSON each, then one with their count,
+    /// their sums and the SHA-256 of the lines.
+    Export {
+        /// Where the database is.
+        #[command(flatten)]
+        flags: Flags,
+        /// The month, such as 2026-08, UTC.
+        #[arg(long)]
+        month: String,
+        /// The file; it must not be there yet.
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Compare the file of an export with the charges of its month, and put sums in their place:
+    /// balances stay as they are, single requests of the month are in the file only.
+    Close {
+        /// Where the database is.
+        #[command(flatten)]
+        flags: Flags,
+        /// The month, such as 2026-08, UTC.
+        #[arg(long)]
+        month: String,
+        /// What `tollway charges export` wrote. Keep it: nothing else has it.
+        #[arg(long, value_name = "FILE")]
+        export: PathBuf,
+        /// Days since the end of the month; at least 2. Settlements that come later are put aside.
+        #[arg(long, value_name = "DAYS", default_value_t = 35,
+            value_parser = clap::value_parser!(u32).range(2..=36_500))]
+        after_days: u32,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// What can be done with settlements that were put aside, straight on the database.
+#[derive(Subcommand)]
+pub enum SettlementsCommand {
+    /// List those that wait for a decision, newest request first.
+    List {
+        /// Where the database is.
+        #[command(flatten)]
+        flags: Flags,
+        /// Those that were decided too.
+        #[arg(long)]
+        all: bool,
+        /// Which page.
+        #[command(flatten)]
+        page: PageFlags,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Decide about one, for good.
+    Resolve {
+        /// Where the database is.
+        #[command(flatten)]
+        flags: Flags,
+        /// The request that it ends.
+        #[arg(long, value_name = "req_…")]
+        request: String,
+        /// charge (its account pays as far as credit is there), house-loss (the operator does) or
+        /// drop (nobody does: it was charged before).
+        #[arg(long = "as", value_name = "WAY")]
+        resolved_as: String,
+        /// Why; it stays with the decision.
+        #[arg(long)]
+        note: String,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
 }
 

@@ -2,12 +2,15 @@
 
 mod accounts;
 mod audit;
+mod charges;
 mod check_config;
 mod credits;
+mod database;
 mod keys;
 mod print;
 mod remote;
 mod serve;
+mod settlements;
 mod usage;
 
 use std::{io, process::ExitCode};
@@ -70,6 +73,8 @@ pub async fn run(cli: Cli) -> ExitCode {
         Some(Command::Accounts(asking)) => accounts::run(asking).await,
         Some(Command::Usage { remote, query }) => usage::run(&remote, query).await,
         Some(Command::Audit { flags, json }) => audit::run(&flags, json).await,
+        Some(Command::Charges { command }) => charges::run(command).await,
+        Some(Command::Settlements { command }) => settlements::run(command).await,
         Some(Command::CheckConfig(flags)) => check_config::run(&flags),
     };
     match result {

@@ -209,7 +209,7 @@ fn grouping(text: &str) -> Result<Grouping, String> {
 }
 
 /// The text as the JSON that it is; as a JSON string where it is none.
-fn verbatim(text: String) -> Option<Box<RawValue>> {
+pub(super) fn verbatim(text: String) -> Option<Box<RawValue>> {
     RawValue::from_string(text.clone())
         .or_else(|_| serde_json::value::to_raw_value(&text))
         .ok()

@@ -2,23 +2,14 @@
 
 use std::process::ExitCode;
 
-use store::{Audit, OpenOptions, Store, StoreUrl};
+use store::{Audit, Store};
 
-use super::{CommandError, print};
-use crate::{admin::audit::AuditView, cli::Flags, configuration};
+use super::{CommandError, database, print};
+use crate::{admin::audit::AuditView, cli::Flags};
 
 pub(super) async fn run(flags: &Flags, as_json: bool) -> Result<ExitCode, CommandError> {
-    let (environment, mut findings) = configuration::environment();
-    let settings = configuration::settings(flags, &environment, &mut findings);
-    // The books of the wrong database prove nothing.
-    if !findings.is_empty() {
-        for finding in &findings {
-            print::complain(finding);
-        }
-        return Err(CommandError::Configuration);
-    }
-    let url = StoreUrl::parse(&settings.database_url)?;
-    let store = Store::open_read_only(&url, OpenOptions::default()).await?;
+    let (url, options) = database::named_by(flags)?;
+    let store = Store::open_read_only(&url, options).await?;
     let audit = store.audit().await?;
     let code = if audit.balanced {
         ExitCode::SUCCESS

@@ -403,6 +403,31 @@ pub(crate) const ROUTES: &[Route] = &[
     )]),
     operator(
         "get",
+        "/admin/v1/settlements",
+        "listDeadSettlements",
+        "Settlements that could not be booked and wait for a decision, newest request first.",
+    )
+    .query(&[LIMIT, CURSOR, ("all", "true: those that were decided too.")])
+    .gives(&[(
+        "200",
+        "A page of settlements.",
+        &[(JSON, list::<admin::settlements::DeadSettlementView>)],
+    )]),
+    operator(
+        "post",
+        "/admin/v1/settlements/{id}/resolve",
+        "resolveSettlement",
+        "Decide about a settlement that could not be booked, once.",
+    )
+    .takes(schema::<admin::settlements::ResolveSettlement>)
+    .gives(&[(
+        "200",
+        "The settlement with what was decided.",
+        &[(JSON, schema::<admin::settlements::DeadSettlementView>)],
+    )])
+    .refuses(&["409", "413"]),
+    operator(
+        "get",
         "/admin/v1/models",
         "listServedModels",
         "The models that are served, with their prices.",

@@ -33,7 +33,7 @@ impl Schemas {
             "403" => "The key may not do this.",
             "404" => "There is no such thing.",
             "409" => {
-                "The Idempotency-Key was used with another body, or the amount would take the balance below zero."
+                "The Idempotency-Key was used with another body, the amount would take the balance below zero, or it was decided before."
             }
             "413" => "The body is over the bound.",
             "429" => "Too fast; Retry-After says when to go on.",
