@@ -84,11 +84,10 @@ fn sync_folder(of: &Path) -> io::Result<()> {
 
 fn unusable(file: &Path, error: &io::Error) -> CommandError {
     let file = file.display();
-    CommandError::Argument(match error.kind() {
-        io::ErrorKind::AlreadyExists => {
-            format!("{file} is there already and is not overwritten; name another")
-        }
-        _ => format!("{file}: {error}"),
+    CommandError::Argument(if error.kind() == io::ErrorKind::AlreadyExists {
+        format!("{file} is there already and is not overwritten; name another")
+    } else {
+        format!("{file}: {error}")
     })
 }
 

@@ -430,7 +430,7 @@ async fn entries_and_charges_cannot_be_changed(world: World) {
 }
 
 /// The error that a statement of somebody else's gets.
-async fn refused(world: &World, text: &str) -> String {
+pub(crate) async fn refused(world: &World, text: &str) -> String {
     use sqlx::Connection;
     let text = sqlx::AssertSqlSafe(text);
     let result = if world.is_postgres() {

@@ -17,6 +17,7 @@ mod faults;
 mod keys;
 mod leases;
 mod local_journal;
+mod months;
 mod network;
 mod races;
 mod settle;
