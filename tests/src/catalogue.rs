@@ -17,8 +17,9 @@ pub fn variable(name: &str) -> Option<String> {
     (name == KEY_VARIABLE).then(|| CANARY_PROVIDER_KEY.to_owned())
 }
 
-/// Two providers at one address. Every token of `m` costs 1 credit per million (1,000 nano);
-/// `shared` is served by both, for twice as much by the second.
+/// Providers at one address. Every token of `m` costs 1 credit per million (1,000 nano);
+/// `shared` is served by both, for twice as much by the second. A third speaks Anthropic's dialect:
+/// `claude` costs what `m` does, `claude-thinking` has a price for each kind of token.
 #[must_use]
 pub fn provider_files(url: &str) -> Vec<(String, ProviderFile)> {
     let parsed = |(name, text): (&str, String)| {
@@ -64,7 +65,25 @@ pub fn provider_texts(url: &str) -> Vec<(&'static str, String)> {
         "upstream_id = \"shared-b\"\n",
         r#"prompt = "2", completion = "2""#,
     )];
-    vec![file("mock", url, &mock), file("backup", url, &backup)]
+    let claude = [
+        model("claude", "features = { thinking = \"budget\" }\n", one),
+        model(
+            "claude-thinking",
+            "features = { thinking = \"adaptive\", effort = [\"low\", \"high\"], sampling = false }\n",
+            r#"prompt = "3", completion = "15", cached_prompt = "0.3", cache_write_5m = "3.75", cache_write_1h = "6""#,
+        ),
+    ];
+    let (name, text) = file("messages", url, &claude);
+    let text = text.replacen(
+        "dialect = \"openai\"",
+        "dialect = \"anthropic\"\nauth = { header = \"x-api-key\" }",
+        1,
+    );
+    vec![
+        file("mock", url, &mock),
+        file("backup", url, &backup),
+        (name, text),
+    ]
 }
 
 fn model(id: &str, more: &str, price: &str) -> String {

@@ -8,6 +8,7 @@
     reason = "a test says what failed by panicking, and prints what it measured"
 )]
 
+mod anthropic;
 mod bad_input;
 mod database;
 mod ends;

@@ -20,6 +20,7 @@ mod chunk;
 mod embeddings;
 mod faults;
 mod gates;
+mod messages;
 mod plain;
 mod reply;
 mod request;

@@ -19,7 +19,7 @@ use crate::script::{Script, Step, Wait};
 use crate::server::{SeenRequest, State};
 use crate::stats::Progress;
 use crate::wire::Ending;
-use crate::{fault_models, faults};
+use crate::{fault_models, faults, messages};
 
 const BODY_BYTES_MAX: usize = 64 << 20;
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -68,12 +68,17 @@ pub(crate) async fn handle(
         (&Method::POST, "/completions") => {
             return stage.complete(&body, Shape::Text, progress).await;
         }
+        (&Method::POST, "/messages") => {
+            return stage.message(&body, progress).await;
+        }
         (&Method::POST, "/embeddings") => {
             return stage.embed(&body, progress).await;
         }
         (&Method::GET, "/models") => models(),
         (_, "/models") => wrong_method("GET"),
-        (_, "/chat/completions" | "/completions" | "/embeddings") => wrong_method("POST"),
+        (_, "/chat/completions" | "/completions" | "/embeddings" | "/messages") => {
+            wrong_method("POST")
+        }
         (&Method::GET, path) if path.starts_with("/models/") => {
             let id = path.trim_start_matches("/models/");
             document(StatusCode::OK, model(id).to_string())
@@ -114,6 +119,17 @@ impl Stage<'_> {
             .or_else(|| faults::script(&asked, pause))
             .unwrap_or_else(|| sensible(&asked, shape, pause));
         self.play(script, &asked, shape, progress).await
+    }
+
+    /// Anthropic's dialect.
+    async fn message(self, body: &Bytes, progress: Progress) -> Answered {
+        // Its content is not OpenAI's: only the model and the stream are read as such.
+        let whole: Value = serde_json::from_slice(body).unwrap_or_default();
+        let about = json!({"model": whole["model"], "stream": whole["stream"]}).to_string();
+        let asked: Asked<'_> = serde_json::from_str(&about).unwrap_or_default();
+        let script = self.state.script_for(&asked.model);
+        let script = script.unwrap_or_else(|| messages::sensible(&whole, self.state.pause()));
+        self.play(script, &asked, Shape::Chat, progress).await
     }
 
     /// A script answers here too, and a fault that is not about the words of a chat.
