@@ -450,6 +450,16 @@ impl Reserved {
         self.replica
     }
 
+    /// True when the lease it was taken from was taken back meanwhile: it can never grow again,
+    /// whatever the new lease has.
+    #[must_use]
+    pub fn is_stranded(&self) -> bool {
+        let budgets = self.path.0.iter();
+        budgets
+            .into_iter()
+            .any(|budget| budget.lock().replica != self.replica)
+    }
+
     /// The budgets it was taken from.
     #[must_use]
     pub const fn path(&self) -> &Path {

@@ -239,6 +239,15 @@ impl Charge {
             .map_or(Credits::ZERO, |open| open.reserved.grow_up_to(more, now))
     }
 
+    /// True when the lease behind the hold was taken back, so that it can never grow again:
+    /// there is nothing to ask for then, though other requests may find credit.
+    #[must_use]
+    pub fn is_stranded(&self) -> bool {
+        self.0
+            .as_ref()
+            .is_some_and(|open| open.reserved.is_stranded())
+    }
+
     /// What was consumed so far by our own count and what of it the hold covers.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use billing::{Charge, Credits, Path};
+use billing::{AccountId, BudgetId, Charge, Credits, Path};
 use futures_util::future::BoxFuture;
 use store::{Ledger, Shortfall};
 
@@ -35,6 +35,9 @@ impl Search {
     #[must_use]
     pub fn begin(ledger: &Ledger, charge: &Charge, lacking: Credits) -> Self {
         match charge.path() {
+            // Its replica was taken for dead: no credit that comes can be its own, so asking for
+            // some would succeed for ever and help never.
+            Some(path) if charge.is_stranded() => Self::Refused(stranded(path, charge.held())),
             Some(path) => Self::Asked(ask(ledger, path, lacking, lacking)),
             None => Self::Enough,
         }
@@ -73,6 +76,21 @@ fn rest(ledger: &Ledger, charge: &mut Charge, lacking: Credits, shortfall: Short
             charge.grow_up_to(lacking, Instant::now());
             Search::Refused(shortfall)
         }
+    }
+}
+
+/// The books of this request are lost, not its credit.
+fn stranded(path: &Path, held: Credits) -> Shortfall {
+    let account = AccountId::from_uuid(uuid::Uuid::nil());
+    Shortfall {
+        budget: path
+            .budgets()
+            .first()
+            .map_or(BudgetId::Account(account), |budget| budget.id()),
+        available: Credits::ZERO,
+        held,
+        leased_elsewhere: Credits::ZERO,
+        unavailable: true,
     }
 }
 
