@@ -550,6 +550,8 @@ pub(crate) async fn begin<'c>(
 ) -> Result<Tx<'c>, StoreError> {
     match store.backend() {
         Backend::Sqlite(_) => store.begin().await,
+        #[cfg(feature = "simulation")]
+        Backend::Simulated(_) => store.begin().await,
         Backend::Postgres(backend) => {
             let connection = match connection.take() {
                 Some(open) => connection.insert(open),
@@ -567,6 +569,8 @@ async fn connected(
 ) -> Result<Option<Session>, StoreError> {
     match store.backend() {
         Backend::Sqlite(_) => Ok(None),
+        #[cfg(feature = "simulation")]
+        Backend::Simulated(_) => Ok(None),
         Backend::Postgres(backend) => {
             let open = match connection.take() {
                 Some(open) => open,

@@ -18,10 +18,12 @@ use crate::{
     AuthError, Balance, KeyRecord, LedgerOptions, Store, StoreError,
     auth::Keys,
     booking::USAGE_ABOVE_HOLD,
+    changes::Marks,
     chores, clock, fresh,
     journal::{self, CLOSE_GRACE, Command, Figures, Journal},
     lag::Lag,
     local_journal::{self, JournalFile},
+    reaper,
     refill::{Answer, Refills, slice},
     replica,
     store::Backend,
@@ -166,6 +168,7 @@ impl Ledger {
             keys: Arc::clone(&keys),
             commands: commands.downgrade(),
             seen: HashSet::new(),
+            marks: Marks::new(watch::OVERLAP),
             looked: None,
         };
         let tasks = vec![
@@ -440,8 +443,10 @@ async fn open_local(
     let local = local_journal::open(store, folder, replica).await?;
     match store.backend() {
         // What the local journal did not know of: by its checkpoints.
-        Backend::Sqlite(_) => chores::reap_all(store).await?,
+        Backend::Sqlite(_) => reaper::reap_all(store).await?,
         Backend::Postgres(_) => {}
+        #[cfg(feature = "simulation")]
+        Backend::Simulated(_) => {}
     }
     Ok(Some(local))
 }

@@ -29,10 +29,13 @@ mod month;
 mod options;
 mod page;
 mod postgres;
+mod reaper;
 mod refill;
 mod replica;
 mod resolution;
 mod secret;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 mod sql;
 mod sqlite;
 mod store;

@@ -7,6 +7,8 @@ use sqlx::{
     pool::PoolConnection, postgres::PgRow, sqlite::SqliteRow,
 };
 
+#[cfg(feature = "simulation")]
+use crate::simulation::SimulatedLink;
 use crate::{
     StoreError,
     sql::{Flavor, Rows, Sql},
@@ -32,6 +34,9 @@ pub(crate) enum Link<'a> {
     Sqlite(&'a mut SqliteConnection),
     /// Postgres.
     Postgres(PostgresLink<'a>),
+    /// Of a simulation.
+    #[cfg(feature = "simulation")]
+    Simulated(&'a mut SimulatedLink),
 }
 
 /// A connection to Postgres, and what becomes of the statements prepared on it.
@@ -65,6 +70,8 @@ impl Link<'_> {
         match self {
             Self::Sqlite(_) => Flavor::Sqlite,
             Self::Postgres(_) => Flavor::Postgres,
+            #[cfg(feature = "simulation")]
+            Self::Simulated(_) => Flavor::Sqlite,
         }
     }
 
@@ -87,6 +94,8 @@ impl Link<'_> {
                     let query = sql.postgres_as().persistent(named);
                     query.fetch_all(&mut *c.connection).await
                 }
+                #[cfg(feature = "simulation")]
+                Self::Simulated(c) => c.all(sql).await,
             }
         };
         bounded_by(max, rows).await
@@ -100,6 +109,8 @@ impl Link<'_> {
                 let query = sql.postgres_as().persistent(c.statements.are_named());
                 bounded(query.fetch_optional(&mut *c.connection)).await
             }
+            #[cfg(feature = "simulation")]
+            Self::Simulated(c) => bounded(c.maybe(sql)).await,
         }
     }
 
@@ -133,6 +144,12 @@ impl Link<'_> {
                 };
                 bounded(copy).await?;
             }
+            #[cfg(feature = "simulation")]
+            Self::Simulated(c) => {
+                for statement in rows.value_statements(table) {
+                    bounded(c.execute(statement)).await?;
+                }
+            }
         }
         Ok(())
     }
@@ -154,6 +171,8 @@ impl Link<'_> {
                 let done = bounded_by(max, query.execute(&mut *c.connection)).await?;
                 Ok(done.rows_affected())
             }
+            #[cfg(feature = "simulation")]
+            Self::Simulated(c) => bounded(c.run(sql)).await,
         }
     }
 }
@@ -183,6 +202,9 @@ pub(crate) enum Reader {
     /// Postgres behind a transaction pooler: a statement is prepared and run in two steps, which
     /// only a transaction keeps on one session.
     Pooled(Transaction<'static, Postgres>),
+    /// Of a simulation.
+    #[cfg(feature = "simulation")]
+    Simulated(SimulatedLink),
 }
 
 impl Reader {
@@ -197,6 +219,8 @@ impl Reader {
                 connection: tx,
                 statements: Statements::Unnamed,
             }),
+            #[cfg(feature = "simulation")]
+            Self::Simulated(c) => Link::Simulated(c),
         }
     }
 }
@@ -207,6 +231,9 @@ pub(crate) enum Tx<'c> {
     Sqlite(Transaction<'c, Sqlite>),
     /// Postgres.
     Postgres(Transaction<'c, Postgres>, Statements),
+    /// Of a simulation.
+    #[cfg(feature = "simulation")]
+    Simulated(SimulatedLink),
 }
 
 impl<'c> Tx<'c> {
@@ -229,6 +256,8 @@ impl<'c> Tx<'c> {
                 connection: tx,
                 statements: *statements,
             }),
+            #[cfg(feature = "simulation")]
+            Self::Simulated(c) => Link::Simulated(c),
         }
     }
 
@@ -237,6 +266,8 @@ impl<'c> Tx<'c> {
         match self {
             Self::Sqlite(tx) => bounded(tx.commit()).await,
             Self::Postgres(tx, _) => bounded(tx.commit()).await,
+            #[cfg(feature = "simulation")]
+            Self::Simulated(c) => bounded(c.commit()).await,
         }
     }
 }

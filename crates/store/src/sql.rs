@@ -17,6 +17,8 @@ use uuid::Uuid;
 pub(crate) struct Sql {
     text: String,
     args: Vec<Arg>,
+    /// The database's clock, where a simulation decides it: bound in the place of `{now}`.
+    now: Option<i64>,
 }
 
 #[derive(Debug)]
@@ -93,6 +95,7 @@ pub(crate) fn sql(text: impl Into<String>) -> Sql {
     Sql {
         text: text.into(),
         args: Vec::new(),
+        now: None,
     }
 }
 
@@ -133,6 +136,13 @@ impl Sql {
         self.arg(Arg::Rows(rows))
     }
 
+    /// Fixes what `{now}` is.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn at(mut self, now_us: i64) -> Self {
+        self.now = self.text.contains("{now}").then_some(now_us);
+        self
+    }
+
     /// Puts `text` in the place of a mark of the caller's own.
     pub(crate) fn with(mut self, mark: &str, text: &str) -> Self {
         self.text = self.text.replace(mark, text);
@@ -154,6 +164,8 @@ impl Sql {
                 "FOR NO KEY UPDATE SKIP LOCKED",
             ),
         };
+        let last = format!("${}", self.args.len() + 1);
+        let now = if self.now.is_some() { &last } else { now };
         let marked = self
             .text
             .replace("{now}", now)
@@ -182,12 +194,20 @@ impl Sql {
         T: for<'r> sqlx::FromRow<'r, sqlx::sqlite::SqliteRow>,
     {
         let text = AssertSqlSafe(self.render(Flavor::Sqlite));
-        bind!(self.args => sqlx::query_as(text), |query, rows| query.bind(rows.json()))
+        let query = bind!(self.args => sqlx::query_as(text), |query, rows| query.bind(rows.json()));
+        match self.now {
+            Some(now) => query.bind(now),
+            None => query,
+        }
     }
 
     pub(crate) fn sqlite(self) -> Query<'static, Sqlite, SqliteArguments> {
         let text = AssertSqlSafe(self.render(Flavor::Sqlite));
-        bind!(self.args => sqlx::query(text), |query, rows| query.bind(rows.json()))
+        let query = bind!(self.args => sqlx::query(text), |query, rows| query.bind(rows.json()));
+        match self.now {
+            Some(now) => query.bind(now),
+            None => query,
+        }
     }
 
     pub(crate) fn postgres_as<T>(self) -> QueryAs<'static, Postgres, T, PgArguments>

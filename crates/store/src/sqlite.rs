@@ -15,7 +15,7 @@ use sqlx::{
 
 use crate::{OpenOptions, StoreError};
 
-static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations/sqlite");
+pub(crate) static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations/sqlite");
 
 const READERS: u32 = 4;
 /// Only the audit of another process can be in the way, and only while it opens.

@@ -8,6 +8,8 @@ use std::{
 use billing::{Credits, PriceId};
 use tokio::sync::watch;
 
+#[cfg(feature = "simulation")]
+use crate::simulation::{Node, SimulatedLink};
 use crate::{
     OpenOptions, StoreError, StoreUrl,
     link::{BEGIN_SQLITE, Reader, Tx},
@@ -40,6 +42,9 @@ pub(crate) enum Backend {
     Sqlite(SqliteBackend),
     /// For several replicas.
     Postgres(Box<PostgresBackend>),
+    /// Of a simulation.
+    #[cfg(feature = "simulation")]
+    Simulated(Node),
 }
 
 impl Store {
@@ -66,14 +71,32 @@ impl Store {
         match store.backend() {
             // The file was locked, so whoever used it before is dead.
             Backend::Sqlite(_) if options.leave_dead => {}
-            Backend::Sqlite(_) => crate::chores::reap_all(&store).await?,
+            Backend::Sqlite(_) => crate::reaper::reap_all(&store).await?,
             Backend::Postgres(_) => {
                 if let Err(error) = crate::month::make_ahead(&store).await {
                     tracing::warn!(%error, "the next months have no partitions yet");
                 }
             }
+            #[cfg(feature = "simulation")]
+            Backend::Simulated(_) => {}
         }
         Ok(store)
+    }
+
+    /// The simulated database as this node reaches it, which has its tables already.
+    ///
+    /// # Errors
+    /// What the node's link does to it.
+    #[cfg(feature = "simulation")]
+    pub async fn simulated(node: &Node) -> Result<Self, StoreError> {
+        let backend = Backend::Simulated(node.clone());
+        let pepper = Some(crate::instance::pepper(&backend).await?);
+        Ok(Self(Arc::new(Inner {
+            backend,
+            pepper,
+            reaped_loss: Mutex::default(),
+            changed: watch::Sender::new(0),
+        })))
     }
 
     /// Opens an existing database for reading only, beside a running gateway: for the audit.
@@ -210,6 +233,10 @@ impl Store {
         &self,
         task: impl Future<Output = ()> + Send + 'static,
     ) -> tokio::task::JoinHandle<()> {
+        #[cfg(feature = "simulation")]
+        if let Backend::Simulated(node) = self.backend() {
+            return tokio::spawn(node.task(task));
+        }
         tokio::spawn(task)
     }
 
@@ -227,6 +254,8 @@ impl Backend {
         Ok(match self {
             Self::Sqlite(backend) => Reader::Sqlite(backend.readers.acquire().await?),
             Self::Postgres(backend) => backend.reader().await?,
+            #[cfg(feature = "simulation")]
+            Self::Simulated(node) => Reader::Simulated(node.connect().await?),
         })
     }
 
@@ -234,6 +263,8 @@ impl Backend {
         Ok(match self {
             Self::Sqlite(backend) => Tx::Sqlite(backend.writer.begin_with(BEGIN_SQLITE).await?),
             Self::Postgres(backend) => backend.begin().await?,
+            #[cfg(feature = "simulation")]
+            Self::Simulated(node) => Tx::Simulated(SimulatedLink::begin(node).await?),
         })
     }
 
@@ -245,6 +276,8 @@ impl Backend {
                 let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
                 Tx::Postgres(backend.pool.begin_with(begin).await?, backend.statements)
             }
+            #[cfg(feature = "simulation")]
+            Self::Simulated(node) => Tx::Simulated(SimulatedLink::begin(node).await?),
         })
     }
 }

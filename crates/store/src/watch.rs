@@ -12,8 +12,7 @@ use tokio::sync::mpsc;
 use crate::{
     LedgerOptions, Store, StoreError,
     auth::Keys,
-    book,
-    changes::{Change, ChangeRecord},
+    changes::{CHANGES_KEPT, Change, ChangeRecord, Marks},
     clock,
     journal::{Command, PERIOD_MIN},
     sql::sql,
@@ -21,10 +20,10 @@ use crate::{
 };
 
 /// Changes are numbered before they are committed and may appear out of order: every look goes
-/// back so far. The number is taken right before the commit, which is bounded by less.
-const OVERLAP: Duration = Duration::from_secs(20);
-/// Older changes are deleted; a watcher that slept longer forgets everything it knows.
-pub(crate) const CHANGES_KEPT: Duration = Duration::from_secs(600);
+/// back to a number that was the highest so long ago. The number is taken right before the
+/// commit, and a server ends a transaction that it has not heard of for a statement's time: once
+/// before the notice, once before the commit.
+pub(crate) const OVERLAP: Duration = Duration::from_secs(45);
 /// Between attempts to listen again.
 const LISTEN_PAUSE: Duration = Duration::from_secs(5);
 /// The longest look: what another replica changed is to be known within a second.
@@ -40,6 +39,8 @@ pub(crate) struct Watcher {
     pub(crate) commands: mpsc::WeakSender<Command>,
     /// The numbers seen in the last look.
     pub(crate) seen: HashSet<i64>,
+    /// Below which number nothing can appear any more.
+    pub(crate) marks: Marks,
     pub(crate) looked: Option<Instant>,
 }
 
@@ -78,14 +79,15 @@ impl Watcher {
     async fn look(&mut self) -> Result<(), StoreError> {
         let started = clock::now();
         let since_last = self.looked.map(|at| started.duration_since(at));
-        let back = OVERLAP + since_last.unwrap_or_default();
-        let mut reader = self.store.read().await?;
-        let mut link = reader.link();
-        let now = book::now(&mut link).await?;
-        let back_us = i64::try_from(back.as_micros()).unwrap_or(i64::MAX);
-        let select = sql("SELECT seq, kind, id, source FROM changes WHERE at >= ? ORDER BY seq");
-        let rows: Vec<ChangeRecord> = link.all(select.int(now.0.saturating_sub(back_us))).await?;
-        drop(reader);
+        let settled = self.marks.settled(started);
+        let select = sql("SELECT seq, kind, id, source FROM changes WHERE seq > ? ORDER BY seq");
+        let rows: Vec<ChangeRecord> = {
+            let mut reader = self.store.read().await?;
+            reader.link().all(select.int(settled)).await?
+        };
+        if let Some(last) = rows.last() {
+            self.marks.note(clock::now(), last.seq);
+        }
         let slept = since_last.is_some_and(|slept| slept + OVERLAP > CHANGES_KEPT);
         if slept {
             self.keys.forget_all();
@@ -155,8 +157,17 @@ impl Watcher {
 /// Turns the notifications of Postgres into wake-ups of this process's watchers. A connection
 /// that was lost is made again; meanwhile the watchers look by themselves.
 pub(crate) async fn listen(store: Store) {
-    let Backend::Postgres(backend) = store.backend() else {
-        return;
+    let backend = match store.backend() {
+        Backend::Sqlite(_) => return,
+        Backend::Postgres(backend) => backend,
+        #[cfg(feature = "simulation")]
+        Backend::Simulated(node) => {
+            let mut changes = node.database().changes();
+            loop {
+                node.noticed(&mut changes).await;
+                store.wake();
+            }
+        }
     };
     if !backend.has_sessions() {
         // Behind a transaction pooler nobody would be told: the watchers look by themselves.

@@ -8,9 +8,10 @@ use super::lost::Lost;
 use crate::{
     Store, StoreError,
     batch::{self, Batch, Item},
-    booking, chores,
+    booking,
     journal::BATCH_MAX,
     link::Link,
+    reaper,
     sql::sql,
 };
 
@@ -122,7 +123,7 @@ async fn end(store: &Store, replica: ReplicaId) -> Result<(), StoreError> {
     let mut link = tx.link();
     let mut loss = Credits::ZERO;
     if lock(&mut link, replica).await? {
-        (_, loss) = chores::end_dead(&mut link, replica).await?;
+        (_, loss) = reaper::end_dead(&mut link, replica).await?;
     }
     tx.commit().await?;
     store.note_loss(loss);
