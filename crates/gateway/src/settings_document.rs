@@ -80,8 +80,12 @@ mod tests {
     fn the_example_is_right_when_its_comments_are_taken_off() {
         let bare: String = example()
             .lines()
-            .filter(|line| line.contains(" = ") && !line.ends_with("\"\""))
-            .map(|line| format!("{}\n", line.trim_start_matches("# ")))
+            .filter_map(|line| line.strip_prefix("# "))
+            .filter(|line| {
+                let setting = line.split_once(" = ");
+                setting.is_some_and(|(name, value)| !name.contains(' ') && value != "\"\"")
+            })
+            .map(|line| format!("{line}\n"))
             .collect();
         let mut settings = Settings::default();
         let mut findings = Vec::new();
