@@ -247,10 +247,8 @@ impl Ledger {
         if !need.is_positive() {
             return Ok(());
         }
-        let short_wait = self.0.options.short_wait;
-        let patience = deadline.min(clock::now() + short_wait);
-        // What lies idle with others comes back after a commit of theirs, also on a busy machine.
-        let recall_patience = deadline.min(clock::now() + short_wait * RECALL_WAITS);
+        // Counted from the first answer: a database that was away says nothing about credit.
+        let mut answered: Option<Instant> = None;
         let mut recalled: Option<Instant> = None;
         let mut recall = false;
         loop {
@@ -270,10 +268,11 @@ impl Ledger {
             };
             let (available, leased_elsewhere) = match answer {
                 Some(Answer::Try) => {
-                    if clock::now() >= deadline {
-                        return Err(shortfall(figures.free, Credits::ZERO, false));
+                    if clock::now() < deadline || self.lacking(path, need, clock::now()).is_none() {
+                        continue;
                     }
-                    continue;
+                    // What came is taken by others, and there is no time left to ask for more.
+                    return Err(shortfall(figures.free, Credits::ZERO, true));
                 }
                 Some(Answer::Short {
                     available,
@@ -289,7 +288,10 @@ impl Ledger {
             let elsewhere = leased_elsewhere.is_positive();
             let now = clock::now();
             let coming = elsewhere || figures.held.is_positive();
-            let patience = if elsewhere { recall_patience } else { patience };
+            // What lies idle with others comes back after a commit of theirs, also on a busy machine.
+            let waits = if elsewhere { RECALL_WAITS } else { 1 };
+            let since = *answered.get_or_insert(now);
+            let patience = deadline.min(since + self.0.options.short_wait * waits);
             if !coming || now >= patience {
                 return Err(shortfall(available, leased_elsewhere, false));
             }

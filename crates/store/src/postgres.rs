@@ -28,7 +28,7 @@ const CONNECT_MAX: Duration = Duration::from_secs(2);
 /// How long the pool is asked for a connection at a time.
 const ACQUIRE_ROUND: Duration = Duration::from_millis(1500);
 /// A connection of the pool that has not answered by then is given up, and all of its age with it.
-const PING_MAX: Duration = Duration::from_millis(500);
+const PING_MAX: Duration = Duration::from_secs(1);
 /// An answer that takes longer makes the journal ask whether the server is still at work.
 const SLOW: Duration = Duration::from_millis(500);
 /// Between two such questions.

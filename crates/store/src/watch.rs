@@ -15,6 +15,7 @@ use crate::{
     changes::{CHANGES_KEPT, Change, ChangeRecord, Marks},
     clock,
     journal::{Command, PERIOD_MIN},
+    link::STATEMENT_MAX,
     sql::sql,
     store::Backend,
 };
@@ -26,8 +27,9 @@ use crate::{
 pub(crate) const OVERLAP: Duration = Duration::from_secs(45);
 /// Between attempts to listen again.
 const LISTEN_PAUSE: Duration = Duration::from_secs(5);
-/// The longest look: what another replica changed is to be known within a second.
-const LOOK_MAX: Duration = Duration::from_millis(700);
+/// The longest look after one that went well: what another replica changed is to be known
+/// within a second.
+const LOOK_FIRST: Duration = Duration::from_millis(700);
 
 /// The task's state.
 #[derive(Debug)]
@@ -51,6 +53,7 @@ impl Watcher {
         let mut tick = tokio::time::interval(self.options.poll.max(PERIOD_MIN));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut failing = false;
+        let mut patience = LOOK_FIRST;
         loop {
             tokio::select! {
                 // In a fixed order, so that a simulation repeats: both only say "look".
@@ -59,9 +62,14 @@ impl Watcher {
                 Ok(()) = changed.changed() => {}
             }
             // A look that hangs must not keep this replica blind: the next one starts afresh.
-            let looked = tokio::time::timeout(LOOK_MAX, self.look())
+            // It gets twice the time, for a database that is slow and not away.
+            let looked = tokio::time::timeout(patience, self.look())
                 .await
                 .unwrap_or(Err(StoreError::TimedOut));
+            patience = match &looked {
+                Ok(()) => LOOK_FIRST,
+                Err(_) => (patience * 2).min(STATEMENT_MAX),
+            };
             if let Err(error) = &looked
                 && !failing
             {

@@ -21,7 +21,8 @@ impl Cluster {
         let standby = Self::make(Options::default(), |server| {
             let mut command = server.command("pg_basebackup");
             command
-                .args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync"])
+                // Synced: what is not on the disk yet would slow its promotion down.
+                .args(["--write-recovery-conf", "--checkpoint=fast"])
                 .args(["--wal-method=stream", "-d", &from, "-D"])
                 .arg(server.folder.data());
             let output = command.output().doing(|| "run pg_basebackup".to_owned())?;

@@ -206,6 +206,44 @@ async fn nothing_is_granted_past_the_lease() {
     assert!(killed.elapsed() < Duration::from_secs(15));
 }
 
+/// Asks, looks away until the answer is there and the time is up, and looks again.
+async fn answered_with_the_deadline(taken_by_others: bool) {
+    for world in [World::sqlite().await, World::postgres().await] {
+        let ledger = world.ledger(LedgerOptions::default()).await;
+        let key = world.key(1_000_000, None).await;
+        let record = ledger.authenticate(key.secret.expose()).await.unwrap();
+        let deadline = Instant::now() + Duration::from_millis(500);
+        let mut obtaining = Box::pin(ledger.obtain(&record.path, n(100), n(100), deadline));
+        let asked = tokio::time::timeout(Duration::ZERO, &mut obtaining).await;
+        assert!(asked.is_err(), "there was credit before it was asked for");
+        let budget = &record.path.budgets()[0];
+        eventually("the lease is here", || async {
+            budget.figures().free >= n(100) && Instant::now() > deadline
+        })
+        .await;
+        let others = taken_by_others
+            .then(|| Reserved::take(&record.path, budget.figures().free, Instant::now()).unwrap());
+        match obtaining.await {
+            Ok(()) => assert!(!taken_by_others),
+            // That nothing is known of the account's credit is not that there is none.
+            Err(shortfall) => assert!(taken_by_others && shortfall.unavailable),
+        }
+        drop(others);
+        assert!(ledger.shutdown(Duration::from_secs(10)).await);
+        world.balanced().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn credit_that_comes_with_the_deadline_is_there() {
+    answered_with_the_deadline(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn credit_that_others_took_at_the_deadline_is_not_refused_as_unpaid() {
+    answered_with_the_deadline(true).await;
+}
+
 /// The name under which this program starts itself to be killed.
 const CHILD: &str = "TOLLWAY_TEST_CHILD_DATABASE";
 
