@@ -209,7 +209,7 @@ async fn nothing_is_granted_past_the_lease() {
 /// Asks, looks away until the answer is there and the time is up, and looks again.
 async fn answered_with_the_deadline(taken_by_others: bool) {
     for world in [World::sqlite().await, World::postgres().await] {
-        let ledger = world.ledger(LedgerOptions::default()).await;
+        let ledger = world.ledger(alone()).await;
         let key = world.key(1_000_000, None).await;
         let record = ledger.authenticate(key.secret.expose()).await.unwrap();
         let deadline = Instant::now() + Duration::from_millis(500);
