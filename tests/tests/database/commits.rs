@@ -76,7 +76,7 @@ async fn top_ups_whose_commit_is_unknown_count_once() {
         } else {
             AtCommit::CutBefore
         };
-        rig.proxy.at_commits(2, fault);
+        rig.proxy.at_next_commit(fault);
         let path = format!("/admin/v1/accounts/{}/credits", customer.account_id);
         let tried = eventually("the top-up is there", async || {
             let request = gateway
@@ -98,6 +98,8 @@ async fn top_ups_whose_commit_is_unknown_count_once() {
         unknown += tried;
     }
     rig.proxy.spare_commits();
+    // A chore may have caught one in its stead.
+    assert!(unknown >= 8, "{unknown}");
     println!("20 top-ups, {unknown} of them found done after an unknown commit");
     assert_eq!(gateway.settled_balance(&customer).await, credits("21"));
     gateway.finish().await;
