@@ -19,6 +19,7 @@ mod leases;
 mod local_journal;
 mod months;
 mod network;
+mod plans;
 mod races;
 mod settle;
 mod world;

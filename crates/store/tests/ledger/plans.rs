@@ -1,0 +1,100 @@
+//! The journal's statements find their rows by index, however many there are: Postgres says how often it read a whole table.
+
+use std::time::Duration;
+
+use store::LedgerOptions;
+
+use crate::world::{World, eventually, flushed};
+
+/// Tables that grow with customers or with traffic.
+const GROWING: [&str; 8] = [
+    "charges",
+    "budgets",
+    "leases",
+    "grants",
+    "entries",
+    "house_losses",
+    "checkpoints",
+    "dead_settlements",
+];
+/// Requests of the test; each looks for itself among the charges by index.
+const REQUESTS: usize = 200;
+
+/// Fills the tables that grow; returns how many rows the charges have then.
+async fn fill(world: &World) -> i64 {
+    // Enough that reading a whole table costs the planner more than any way around it.
+    world
+        .raw(
+            "INSERT INTO accounts (id, name, overdraft, disabled, metadata, created_at, updated_at) \
+             SELECT md5('a' || i)::uuid, 'n', 0, false, '{}', 0, 0 FROM generate_series(1, 20000) i; \
+             INSERT INTO budgets (id, account_id, kind, available, floor, leased, spent, debt) \
+             SELECT id, id, 'account', 1, 0, 0, 0, 0 FROM accounts \
+             WHERE NOT EXISTS (SELECT 1 FROM budgets b WHERE b.id = accounts.id); \
+             INSERT INTO leases (budget_id, replica_id, amount, held, updated_at) \
+             SELECT id, md5('r')::uuid, 0, 0, 0 FROM accounts; \
+             INSERT INTO grants (account_id, id, kind, amount, remaining, created_at) \
+             SELECT id, md5('g' || id::text)::uuid, 'promo', 1, 1, 0 FROM accounts; \
+             INSERT INTO entries (account_id, id, kind, amount, created_at) \
+             SELECT id, md5('g' || id::text)::uuid, 'promo', 1, 0 FROM accounts; \
+             INSERT INTO charges (account_id, id, key_id, endpoint, model, provider, price_id, \
+               stream, ended, cost, charged, house_loss, source, prompt, cached_prompt, \
+               cache_write_5m, cache_write_1h, audio_prompt, image_prompt, completion, reasoning, \
+               audio_completion, duration_us, late, created_at, settled_at) \
+             SELECT md5('a' || (1 + i % 20000))::uuid, md5('c' || i)::uuid, md5('k')::uuid, 'e', 'm', \
+               'p', md5('p')::uuid, true, 'completed', 0, 0, 0, 'counted', 0, 0, 0, 0, 0, 0, 0, 0, 0, \
+               1, false, 0, 0 FROM generate_series(1, 200000) i; \
+             ANALYZE",
+        )
+        .await;
+    world.number("SELECT COUNT(*) FROM charges").await
+}
+
+/// How often each table was read as a whole, partitions with their table.
+async fn scans(world: &World) -> Vec<(&'static str, i64)> {
+    let mut all = Vec::new();
+    for table in GROWING {
+        let text = format!(
+            "SELECT COALESCE(SUM(seq_scan), 0)::bigint FROM pg_stat_user_tables \
+             WHERE relname = '{table}' OR relname LIKE '{table}\\_%'"
+        );
+        all.push((table, world.number(&text).await));
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_table_that_grows_is_read_as_a_whole() {
+    let world = World::postgres().await;
+    assert!(fill(&world).await >= 200_000);
+    let found = "SELECT COALESCE(SUM(idx_scan), 0)::bigint FROM pg_stat_user_tables \
+         WHERE relname LIKE 'charges%'";
+    let key = world.key(1_000_000, None).await;
+    let ledger = world
+        .ledger(LedgerOptions {
+            // Chores of all replicas together may look at a whole table now and then.
+            chores: Duration::from_secs(3600),
+            ..LedgerOptions::default()
+        })
+        .await;
+    let record = ledger.authenticate(key.secret.expose()).await.unwrap();
+    // A connection tells what it read when it ends at the latest.
+    let others = "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() \
+         AND backend_type = 'client backend' AND application_name NOT LIKE 'tollway%' \
+         AND pid <> pg_backend_pid()";
+    eventually("the filling has ended", || async {
+        world.number(others).await == 0
+    })
+    .await;
+    let before = scans(&world).await;
+    for _ in 0..REQUESTS {
+        world.spend(&ledger, &record, 10, 7).await.unwrap();
+    }
+    flushed(&ledger).await;
+    assert!(ledger.shutdown(Duration::from_secs(10)).await);
+    eventually("the server tells what was read", || async {
+        world.number(found).await >= i64::try_from(REQUESTS).unwrap()
+    })
+    .await;
+    let after = scans(&world).await;
+    assert_eq!(after, before, "a table was read as a whole");
+}
