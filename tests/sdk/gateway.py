@@ -31,6 +31,11 @@ PROVIDER = """name = "scripted"
 dialect = "openai"
 base_url = "{url}"
 """
+# The same provider in Anthropic's dialect.
+ANTHROPIC = """name = "scripted-anthropic"
+dialect = "anthropic"
+base_url = "{url}"
+"""
 MODEL = """
 [[models]]
 id = "{name}"
@@ -173,16 +178,18 @@ def run(binaries, command):
         try:
             url = provider.wait_for(r"http://\S+/v1")[0]
             file = PROVIDER.format(url=url) + "".join(MODEL.format(name=name) for name in MODELS)
-            return serve(binaries, folder, file, command)
+            claude = ANTHROPIC.format(url=url) + MODEL.format(name="claude")
+            return serve(binaries, folder, [file, claude], command)
         finally:
             provider.stop()
 
 
-def serve(binaries, folder, provider_file, command, **more):
-    """Starts the gateway in front of a provider, runs the command, proves the books; gives the exit code."""
+def serve(binaries, folder, provider_files, command, **more):
+    """Starts the gateway in front of providers, runs the command, proves the books; gives the exit code."""
     files = Path(folder, "providers")
     files.mkdir()
-    Path(files, "tested.toml").write_text(provider_file)
+    for place, text in enumerate(provider_files):
+        Path(files, f"tested-{place}.toml").write_text(text)
     admin_key = secrets.token_hex(16)
     gateway = Tollway(
         binaries,

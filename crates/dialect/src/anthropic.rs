@@ -7,6 +7,7 @@ pub(crate) mod answer;
 pub(crate) mod encode;
 mod error;
 mod messages;
+mod parameters;
 mod part;
 mod reason;
 mod report;

@@ -164,6 +164,42 @@ def test_streamed_structured_output(client):
     assert final.choices[0].message.parsed == Answer(answer="yes")
 
 
+def test_a_model_behind_anthropics_dialect(client, key):
+    answer = client.chat.completions.create(model="claude", messages=ASK)
+    assert answer.object == "chat.completion"
+    assert answer.choices[0].finish_reason == "stop"
+    assert len(answer.choices[0].message.content.split()) > 10
+    usage = answer.usage
+    assert Decimal(usage.cost) == (usage.prompt_tokens + usage.completion_tokens) * TOKEN
+    with client.chat.completions.stream(model="claude", messages=ASK, stream_options={"include_usage": True}) as stream:
+        final = stream.get_final_completion()
+    assert final.choices[0].message.content == answer.choices[0].message.content
+    assert final.usage.completion_tokens == usage.completion_tokens
+    assert 1 - key.left(charges=2) == Decimal(usage.cost) + Decimal(final.usage.cost)
+
+
+def test_tools_behind_anthropics_dialect(client):
+    plain = client.chat.completions.create(model="claude", messages=CALL, tools=[WEATHER])
+    with client.chat.completions.stream(model="claude", messages=CALL, tools=[WEATHER]) as stream:
+        streamed = stream.get_final_completion()
+    for answer in (plain, streamed):
+        assert answer.choices[0].finish_reason == "tool_calls"
+        (call,) = answer.choices[0].message.tool_calls
+        assert call.function.name == "get_weather"
+        assert json.loads(call.function.arguments) == {"city": "Bern", "days": 3}
+    called = streamed.choices[0].message
+    result = {"role": "tool", "tool_call_id": called.tool_calls[0].id, "content": "sunny"}
+    said = called.model_dump(exclude_none=True, exclude={"parsed"})
+    answer = client.chat.completions.create(model="claude", messages=[*CALL, said, result], tools=[WEATHER])
+    assert answer.choices[0].message.content
+
+
+def test_what_anthropics_dialect_cannot_say_is_named(client):
+    with pytest.raises(openai.BadRequestError) as raised:
+        client.chat.completions.create(model="claude", messages=ASK, seed=7)
+    assert (raised.value.code, raised.value.param) == ("invalid_request", "seed")
+
+
 def test_raw_responses_have_the_headers(client):
     raw = client.chat.completions.with_raw_response.create(model="mock", messages=ASK)
     assert raw.headers["x-request-id"].startswith("req_")
@@ -299,6 +335,17 @@ def test_402_in_the_middle_of_a_stream(client, poor, operator):
     (charge,) = key.charges(1)
     assert charge["end"] == "credits_exhausted"
     assert Decimal(usages[0].cost) == Decimal(charge["charged"])
+
+
+def test_402_in_the_middle_behind_anthropics_dialect(connect, operator, prompt_tokens):
+    key = operator.new_key((prompt_tokens(ASK, model="claude", stream=True) + 3) * TOKEN)
+    chunks = []
+    with pytest.raises(openai.APIError) as raised:
+        read(connect(key).chat.completions.create(model="claude", messages=ASK, stream=True), chunks)
+    assert raised.value.code == "insufficient_quota"
+    assert text_of(chunks)
+    assert all(choice.finish_reason is None for chunk in chunks for choice in chunk.choices)
+    assert key.left(charges=1) == 0
 
 
 def test_402_in_the_middle_without_usage_asked(poor):

@@ -87,7 +87,7 @@ def main():
             code = programs.serve(
                 arguments.binaries.resolve(),
                 folder,
-                PROVIDER.format(port=port, context=CONTEXT_TOKENS),
+                [PROVIDER.format(port=port, context=CONTEXT_TOKENS)],
                 arguments.command,
                 SDK_TEST_SERVER=f"http://127.0.0.1:{port}",
             )

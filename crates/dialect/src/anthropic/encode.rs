@@ -1,8 +1,11 @@
-//! From the client's request to a Messages request.
+//! From the client's request to a Messages request: the whole of it, member by member.
 
 use bytes::Bytes;
 
 use super::messages::Messages;
+use super::parameters::{
+    NATIVE, check_members, metadata, output_config, output_limit, sampling, stop_sequences,
+};
 use super::thinking::{Plan, Wish};
 use super::tools;
 use crate::error::RequestError;
@@ -14,58 +17,7 @@ use crate::request::ChatRequest;
 /// Where requests go, unless the provider's file says otherwise.
 const PATH: &str = "/messages";
 /// The header that pins the version of the API, and the version that this dialect was written for.
-const VERSION: (&str, &str) = ("anthropic-version", "2023-06-01");
-/// The version from which temperature and its kin are refused, whatever the model.
-const NO_SAMPLING_VERSION: &str = "2026-10-21";
-
-/// Members that have no effect on the answer: left out without a word.
-const NO_EFFECT: [&str; 5] = [
-    "stream_options",
-    "metadata",
-    "store",
-    "prompt_cache_key",
-    "prompt_cache_retention",
-];
-
-/// Members that ask for what is so anyway, when they have this value.
-const DEFAULTS: [(&str, &[&str]); 11] = [
-    ("n", &["1"]),
-    ("logprobs", &["false"]),
-    ("top_logprobs", &["0"]),
-    ("frequency_penalty", &["0", "0.0"]),
-    ("presence_penalty", &["0", "0.0"]),
-    ("logit_bias", &["{}"]),
-    ("modalities", &[r#"["text"]"#]),
-    ("verbosity", &[r#""medium""#]),
-    ("service_tier", &[r#""auto""#, r#""default""#]),
-    ("functions", &["[]"]),
-    ("function_call", &[r#""auto""#, r#""none""#]),
-];
-
-/// Members that are translated, each by its own function.
-const TRANSLATED: [&str; 18] = [
-    "model",
-    "messages",
-    "stream",
-    "max_tokens",
-    "max_completion_tokens",
-    "temperature",
-    "top_p",
-    "top_k",
-    "stop",
-    "tools",
-    "tool_choice",
-    "parallel_tool_calls",
-    "reasoning_effort",
-    "response_format",
-    "user",
-    "safety_identifier",
-    "thinking",
-    "output_config",
-];
-
-/// Members of Anthropic's own that travel as they are.
-const NATIVE: [&str; 1] = ["cache_control"];
+pub(super) const VERSION: (&str, &str) = ("anthropic-version", "2023-06-01");
 
 /// What is being encoded.
 #[derive(Clone, Copy)]
@@ -136,265 +88,76 @@ pub(crate) fn encode(
     };
     let plan = Plan::of(&source, &wish)?;
 
-    let mut body = String::with_capacity(request.body().len() + 512);
-    body.push('{');
-    let mut write = |name: &str, value: &str| {
-        if quirks.set.contains_key(name) {
-            return;
-        }
-        if body.len() > 1 {
-            body.push(',');
-        }
-        body.push('"');
-        body.push_str(name);
-        body.push_str("\":");
-        body.push_str(value);
-    };
-    write("model", &json::quote(edit.upstream_model));
-    write("max_tokens", &limit.to_string());
+    let mut body = Body::new(quirks, request.body().len());
+    body.write("model", &json::quote(edit.upstream_model));
+    body.write("max_tokens", &limit.to_string());
     if request.stream() {
-        write("stream", "true");
+        body.write("stream", "true");
     }
     if !messages.system.is_empty() {
-        write("system", &format!("[{}]", messages.system));
+        body.write("system", &format!("[{}]", messages.system));
     }
-    write("messages", &format!("[{}]", messages.turns));
+    body.write("messages", &format!("[{}]", messages.turns));
     if let Some(tools) = tools::write(&source)? {
-        write("tools", &tools);
-        if let Some(choice) = &choice.json {
-            write("tool_choice", choice);
-        }
+        body.write("tools", &tools);
+        body.write_some("tool_choice", choice.json.as_deref());
     }
     for (name, value) in sampling(&source, &headers, plan.thinks())? {
-        write(name, value);
+        body.write(name, value);
     }
-    if let Some(stop) = stop_sequences(&source)? {
-        write("stop_sequences", &stop);
-    }
-    if let Some(thinking) = &plan.thinking {
-        write("thinking", thinking);
-    }
-    if let Some(config) = output_config(&source, &plan)? {
-        write("output_config", &config);
-    }
-    if let Some(metadata) = metadata(&source) {
-        write("metadata", &metadata);
-    }
+    body.write_some("stop_sequences", stop_sequences(&source)?.as_deref());
+    body.write_some("thinking", plan.thinking.as_deref());
+    body.write_some("output_config", output_config(&source, &plan)?.as_deref());
+    body.write_some("metadata", metadata(&source).as_deref());
     for name in NATIVE {
-        if let Some(value) = source.get(name) {
-            write(name, value);
-        }
+        body.write_some(name, source.get(name));
     }
-    for (name, value) in &quirks.set {
-        if body.len() > 1 {
-            body.push(',');
-        }
-        body.push_str(&json::quote(name));
-        body.push(':');
-        body.push_str(&value.to_string());
-    }
-    body.push('}');
     Ok(WireRequest {
         path: quirks.path_for(PATH, edit.upstream_model),
         headers,
-        body: Bytes::from(body),
+        body: body.end(),
     })
 }
 
-/// Every member is translated, native, without effect, or a 400.
-fn check_members(source: &Source<'_>) -> Result<(), RequestError> {
-    for member in source.request.members() {
-        let name = member.name.as_ref();
-        let sent = json::slice(source.request.body(), &member.value);
-        if sent == "null" || source.get(name).is_none() {
-            continue;
-        }
-        let by_file = source.quirks.unsupported.iter().any(|other| other == name);
-        let is_default = DEFAULTS.iter().any(|(default, values)| {
-            *default == name && values.iter().any(|value| same_json(value, sent))
-        });
-        let fine = TRANSLATED.contains(&name) || NATIVE.contains(&name) || is_default;
-        let silent = NO_EFFECT.contains(&name);
-        if by_file || !(fine || silent) {
-            source.cannot(
-                name,
-                format!(
-                    "`{name}` is not supported by the provider of this model: leave it out{}.",
-                    default_hint(name)
-                ),
-            )?;
+/// The body, member by member; those that the provider's file sets are its own.
+struct Body<'a> {
+    json: String,
+    quirks: &'a Quirks,
+}
+
+impl<'a> Body<'a> {
+    fn new(quirks: &'a Quirks, request_bytes: usize) -> Self {
+        let mut json = String::with_capacity(request_bytes + 512);
+        json.push('{');
+        Self { json, quirks }
+    }
+
+    fn write(&mut self, name: &str, value: &str) {
+        if !self.quirks.set.contains_key(name) {
+            self.member(name, value);
         }
     }
-    Ok(())
-}
 
-fn default_hint(name: &str) -> &'static str {
-    match name {
-        "functions" | "function_call" => ", and send `tools` and `tool_choice` instead",
-        "n" => ", and send one request for each answer",
-        _ => "",
-    }
-}
-
-/// Equal but for white space outside strings, for short values.
-fn same_json(value: &str, sent: &str) -> bool {
-    let bare = |text: &str| -> String {
-        text.chars()
-            .filter(|letter| !letter.is_ascii_whitespace())
-            .collect()
-    };
-    sent.len() <= 64 && bare(value) == bare(sent)
-}
-
-/// Anthropic must be told a limit: the client's, what is affordable, or all that the model has.
-fn output_limit(source: &Source<'_>) -> u64 {
-    let limits = [
-        source.request.output_limit(),
-        source.edit.output_limit,
-        Some(source.edit.output_tokens_max),
-    ];
-    limits.into_iter().flatten().min().unwrap_or(1).max(1)
-}
-
-/// Temperature and its kin. Their defaults are left out: some models refuse to hear even those.
-fn sampling<'a>(
-    source: &Source<'a>,
-    headers: &[(String, String)],
-    thinks: bool,
-) -> Result<Vec<(&'static str, &'a str)>, RequestError> {
-    let version = headers.iter().find(|(name, _)| name == VERSION.0);
-    let refused = version.is_some_and(|(_, day)| day.as_str() >= NO_SAMPLING_VERSION);
-    let possible = source.edit.features.sampling && !refused;
-    let mut out = Vec::new();
-    for name in ["temperature", "top_p", "top_k"] {
-        let Some(sent) = source.get(name) else {
-            continue;
-        };
-        let Ok(number) = sent.parse::<f64>() else {
-            let message = format!("`{name}` must be a number.");
-            return Err(RequestError::param(name, message));
-        };
-        let clamp = source.quirks.clamp.get(name);
-        let bound = clamp.and_then(|clamp| clamp.beyond(sent));
-        let number = bound.and_then(serde_json::Number::as_f64).unwrap_or(number);
-        let (top, is_default) = match name {
-            "top_k" => (f64::INFINITY, false),
-            _ => (1.0, (number - 1.0).abs() < f64::EPSILON),
-        };
-        if is_default {
-            continue;
-        }
-        if bound.is_some() {
-            // A bound of the provider's file that is no default would have to be written anew.
-            source.cannot(name, format!("`{name}` is out of the provider's range."))?;
-            continue;
-        }
-        let both = name == "top_p" && out.iter().any(|(other, _)| *other == "temperature");
-        let why = if !possible {
-            Some("is not supported by this model: leave it out")
-        } else if !(0.0..=top).contains(&number) {
-            Some("must be from 0 to 1 for this model")
-        } else if thinks {
-            Some("cannot be combined with reasoning: leave one of them out")
-        } else if both {
-            Some("cannot be combined with `temperature`: leave one of them out")
-        } else {
-            None
-        };
-        match why {
-            Some(why) => source.cannot(name, format!("`{name}` {why}."))?,
-            None => out.push((name, sent)),
+    fn write_some(&mut self, name: &str, value: Option<&str>) {
+        if let Some(value) = value {
+            self.write(name, value);
         }
     }
-    Ok(out)
-}
 
-/// `stop`, a string or a list, as a list. Anthropic refuses sequences of white space alone.
-fn stop_sequences(source: &Source<'_>) -> Result<Option<String>, RequestError> {
-    let Some(sent) = source.get("stop") else {
-        return Ok(None);
-    };
-    let items: Vec<&str> = if sent.starts_with('[') {
-        json::elements(sent, 0)
-            .map(|at| json::slice(sent, &at))
-            .collect()
-    } else {
-        vec![sent]
-    };
-    let mut kept = Vec::with_capacity(items.len());
-    for item in items {
-        if !item.starts_with('"') {
-            return Err(RequestError::param(
-                "stop",
-                "`stop` must be a string or a list of strings.",
-            ));
+    fn member(&mut self, name: &str, value: &str) {
+        if self.json.len() > 1 {
+            self.json.push(',');
         }
-        if json::unescape(json::inside(item)).trim().is_empty() {
-            source.cannot(
-                "stop",
-                "This model cannot stop at white space alone: send another stop sequence.",
-            )?;
-        } else {
-            kept.push(item);
-        }
+        self.json.push_str(&json::quote(name));
+        self.json.push(':');
+        self.json.push_str(value);
     }
-    Ok((!kept.is_empty()).then(|| format!("[{}]", kept.join(","))))
-}
 
-/// Effort and the format of the answer, or the client's own object.
-fn output_config(source: &Source<'_>, plan: &Plan) -> Result<Option<String>, RequestError> {
-    let format = response_format(source)?;
-    if let Some(own) = source.get("output_config") {
-        if format.is_some() || plan.effort.is_some() {
-            return Err(RequestError::param(
-                "output_config",
-                "`output_config` says what `reasoning_effort` and `response_format` say: send one or the other.",
-            ));
+    fn end(mut self) -> Bytes {
+        for (name, value) in &self.quirks.set {
+            self.member(name, &value.to_string());
         }
-        return Ok(Some(own.to_owned()));
+        self.json.push('}');
+        Bytes::from(self.json)
     }
-    let effort = plan
-        .effort
-        .map(|effort| format!(r#""effort":"{}""#, effort.as_str()));
-    let members: Vec<String> = effort.into_iter().chain(format).collect();
-    Ok((!members.is_empty()).then(|| format!("{{{}}}", members.join(","))))
-}
-
-/// `response_format` as the `format` member of `output_config`.
-fn response_format(source: &Source<'_>) -> Result<Option<String>, RequestError> {
-    let Some(sent) = source.get("response_format") else {
-        return Ok(None);
-    };
-    let kind = Source::member(sent, "type").unwrap_or_default();
-    match json::inside(kind) {
-        "text" => Ok(None),
-        "json_schema" => {
-            let named = Source::member(sent, "json_schema").unwrap_or_default();
-            match Source::member(named, "schema").filter(|schema| schema.starts_with('{')) {
-                Some(schema) => Ok(Some(format!(
-                    r#""format":{{"type":"json_schema","schema":{schema}}}"#
-                ))),
-                None => Err(RequestError::param(
-                    "response_format",
-                    "`response_format.json_schema.schema` is missing.",
-                )),
-            }
-        }
-        _ => {
-            source.cannot(
-                "response_format",
-                "This model has no JSON mode without a schema: send `json_schema`.",
-            )?;
-            Ok(None)
-        }
-    }
-}
-
-/// Who the request is for: an opaque id, so that the provider can tell users apart.
-fn metadata(source: &Source<'_>) -> Option<String> {
-    let user = source
-        .get("safety_identifier")
-        .or_else(|| source.get("user"))?;
-    user.starts_with('"')
-        .then(|| format!(r#"{{"user_id":{user}}}"#))
 }
