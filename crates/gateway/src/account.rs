@@ -204,7 +204,7 @@ pub(crate) async fn spendable(
     Ok((balance, balance.available.saturating_add(overdraft)))
 }
 
-/// `GET /v1/generation?id=req_…`.
+/// `GET /v1/generation?id=req_…`: a request of the key that asks.
 pub async fn generation(
     State(app): State<Shared>,
     ClientKey(record): ClientKey,
@@ -215,9 +215,10 @@ pub async fn generation(
         .ok_or_else(|| invalid("id", "is missing; pass the x-request-id of an answer"))?;
     query.finish()?;
     match booked(&app, record.account_id, id).await? {
-        Some(charge) => Ok(Json(charge.into())),
-        None => Err(ApiError::NotFound(
-            "This account has no finished request of this id. A request is here as soon as it has ended; one that was refused never is.".into(),
+        Some(charge) if charge.key_id == record.key_id => Ok(Json(charge.into())),
+        // Keys of one account may be in different hands: another key's requests are not shown.
+        Some(_) | None => Err(ApiError::NotFound(
+            "This key has no finished request of this id. A request is here as soon as it has ended; one that was refused never is.".into(),
         )),
     }
 }

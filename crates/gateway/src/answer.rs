@@ -7,7 +7,7 @@ use billing::{Charge, End, Settled, Text, Verdict};
 use bytes::{Bytes, BytesMut};
 use dialect::{Answer, DecodeError};
 use futures_util::StreamExt as _;
-use http::{HeaderValue, header};
+use http::{HeaderName, HeaderValue, header};
 use tokens::OFF_THREAD_BYTES_MIN;
 
 use crate::{
@@ -21,6 +21,9 @@ use crate::{
     upstream::{Failure, from_reqwest},
     watch::Watched,
 };
+
+/// Tells a client that its output limit was lowered to what is affordable.
+pub const X_MAX_TOKENS: HeaderName = HeaderName::from_static("x-tollway-max-tokens");
 
 /// Whether a provider answered with a stream of events.
 #[must_use]
@@ -140,8 +143,31 @@ async fn count(app: &Shared, charge: &mut Charge, answer: &Answer) -> Result<(),
 
 /// The answer as the client gets it: the provider's own bytes, and the bill in its usage.
 #[must_use]
-pub fn response(answer: &Answer, settled: &Settled) -> Response {
-    let body = with_bill(settled, |bill| answer.with_bill(bill));
+pub fn body(answer: &Answer, settled: &Settled) -> Bytes {
+    with_bill(settled, |bill| answer.with_bill(bill))
+}
+
+/// A stream of events.
+#[must_use]
+pub fn events(body: Body) -> Response {
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/event-stream; charset=utf-8"),
+    );
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    // Nginx would otherwise gather the stream before passing it on.
+    headers.insert(
+        HeaderName::from_static("x-accel-buffering"),
+        HeaderValue::from_static("no"),
+    );
+    response
+}
+
+/// A plain answer.
+#[must_use]
+pub fn json(body: Bytes) -> Response {
     let mut response = Response::new(Body::from(body));
     response.headers_mut().insert(
         header::CONTENT_TYPE,

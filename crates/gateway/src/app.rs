@@ -11,14 +11,15 @@ use axum::{
 };
 use billing::RequestId;
 use futures_util::FutureExt as _;
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, header};
 use store::{AdminKey, Ledger, Store};
 use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::{
-    account, admin, catalogue::Catalogue, chat, error::ApiError, health, metrics::Metrics, models,
-    openapi, quote, settings::Settings, upstream::Upstream,
+    account, admin, body::Room, catalogue::Catalogue, chat, error::ApiError, health,
+    metrics::Metrics, models, once::Once, openapi, places::Places, quote, settings::Settings,
+    upstream::Upstream,
 };
 
 /// Every answer names its request in this header.
@@ -41,6 +42,12 @@ pub struct App {
     pub upstream: Upstream,
     /// Figures for Prometheus.
     pub metrics: Metrics,
+    /// Requests with an Idempotency-Key that run here.
+    pub once: Once,
+    /// Requests in flight, by key.
+    pub places: Places,
+    /// The memory that large bodies may take.
+    pub body_room: Room,
     /// Becomes true when running streams must end now.
     pub cut_streams: watch::Receiver<bool>,
 }
@@ -51,6 +58,10 @@ pub type Shared = Arc<App>;
 /// When a request arrived, for its timings.
 #[derive(Clone, Copy, Debug)]
 pub struct Arrived(pub Instant);
+
+/// Of an answer that is another request's: its id is the one that the header names.
+#[derive(Clone, Copy, Debug)]
+pub struct ReplayOf(pub RequestId);
 
 /// Every route. `/metrics` is left out where it has an address of its own.
 pub fn router(app: Shared) -> Router {
@@ -101,12 +112,14 @@ async fn boundary(State(app): State<Shared>, mut request: Request, next: Next) -
         ApiError::Internal.into_response()
     });
     if let Some(error) = response.extensions_mut().remove::<Arc<ApiError>>() {
-        let allow = response.headers_mut().remove(http::header::ALLOW);
+        let allow = response.headers_mut().remove(header::ALLOW);
         response = error.response(id, app.settings.top_up_url.as_deref());
         if let Some(allow) = allow {
-            response.headers_mut().insert(http::header::ALLOW, allow);
+            response.headers_mut().insert(header::ALLOW, allow);
         }
     }
+    let replayed = response.extensions_mut().remove::<ReplayOf>();
+    let id = replayed.map_or(id, |ReplayOf(original)| original);
     if let Ok(value) = HeaderValue::from_str(&id.to_string()) {
         response.headers_mut().insert(X_REQUEST_ID, value);
     }

@@ -4,25 +4,27 @@ use std::sync::Arc;
 
 use axum::{
     Extension,
-    body::Body,
     extract::{FromRequestParts as _, Request, State},
     response::Response,
 };
 use billing::{Charge, End, PriceId, RequestFacts, RequestId};
 use bytes::Bytes;
 use dialect::{ChatRequest, Edit, RequestLimits, WireRequest};
-use http::{HeaderName, HeaderValue, header};
-use store::KeyRecord;
+use http::HeaderValue;
+use store::{Claim, KeyRecord};
+use tokio::sync::oneshot;
 
 use crate::{
     admit::{self, Admitted, Ask},
-    answer,
+    answer::{self, X_MAX_TOKENS},
     app::{Arrived, Shared},
     auth::ClientKey,
     body,
     catalogue::Model,
     error::ApiError,
     metered::MeteredBody,
+    once::{self, Gone, Turn},
+    recording::Recording,
     stream::Stream,
     upstream::Failure,
     watch::Watched,
@@ -30,9 +32,6 @@ use crate::{
 
 /// The endpoint's name in the books and in metrics.
 const ENDPOINT: &str = "chat.completions";
-/// Tells a client that its output limit was lowered to what is affordable.
-const X_MAX_TOKENS: HeaderName = HeaderName::from_static("x-tollway-max-tokens");
-
 /// What one attempt upstream needs to know.
 struct Attempt<'a> {
     app: &'a Shared,
@@ -76,9 +75,62 @@ async fn serve(app: &Shared, watched: &Watched, request: Request) -> Result<Resp
         Err(error) => return Err(body::refuse(body, error).await),
     };
     watched.payer(key.account_id, key.key_id);
-    let body = body::read(&parts.headers, body, &app.settings).await?;
+    let max = app.settings.requests_per_key_max;
+    match app.places.enter(key.key_id, max) {
+        Some(place) => watched.keep(place),
+        None => return Err(body::refuse(body, ApiError::KeyBusy { max }).await),
+    }
+    let once = match once::key(&parts.headers) {
+        Ok(once) => once,
+        Err(error) => return Err(body::refuse(body, error).await),
+    };
+    let body = body::read(&parts.headers, body, &app.settings, &app.body_room).await?;
+    let Some(once) = once else {
+        return run(app, watched, &key, &body, None).await;
+    };
+    // What is refused claims nothing.
     let request = ChatRequest::parse(&body, &RequestLimits::default())?;
-    let targets = permitted(app, &key, request.model())?;
+    permitted(app, &key, request.model())?;
+    let id = watched.request_id();
+    let claim = once::claim(app, &key, once, parts.uri.path(), &body, id)?;
+    let (_here, gone) = oneshot::channel();
+    let task = run_once(app.clone(), watched.clone(), key, body, claim, gone);
+    // In a task of its own: it goes on when the client leaves, which may come back for it.
+    match tokio::spawn(task).await {
+        Ok(result) => result,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Err(ApiError::Stopping),
+    }
+}
+
+/// Runs a request with an Idempotency-Key, or answers it as the one before it.
+async fn run_once(
+    app: Shared,
+    watched: Watched,
+    key: Arc<KeyRecord>,
+    body: Bytes,
+    claim: Claim,
+    mut gone: Gone,
+) -> Result<Response, ApiError> {
+    match Box::pin(once::turn(&app, claim, watched.arrived(), &mut gone)).await? {
+        Turn::Run(recording) => Box::pin(run(&app, &watched, &key, &body, Some(recording))).await,
+        Turn::Replay(response) => {
+            watched.succeeded();
+            Ok(response)
+        }
+    }
+}
+
+/// Admits a request and asks its targets in order, until one answers.
+async fn run(
+    app: &Shared,
+    watched: &Watched,
+    key: &KeyRecord,
+    body: &Bytes,
+    mut recording: Option<Recording>,
+) -> Result<Response, ApiError> {
+    let request = ChatRequest::parse(body, &RequestLimits::default())?;
+    let targets = permitted(app, key, request.model())?;
     let mut left = app.settings.attempts_max;
     let mut next = targets.iter().peekable();
     while let Some(model) = next.peek() {
@@ -87,11 +139,11 @@ async fn serve(app: &Shared, watched: &Watched, request: Request) -> Result<Resp
             app,
             watched,
             request: &request,
-            body: &body,
-            key: &key,
+            body,
+            key,
             model,
         };
-        let (failure, charge) = match attempt.run().await {
+        let (failure, charge) = match attempt.run(&mut recording).await {
             Ok(response) => return Ok(response),
             Err(Missed::Refused(error)) => return Err(error),
             Err(Missed::Failed(failure, charge)) => (failure, charge),
@@ -103,13 +155,23 @@ async fn serve(app: &Shared, watched: &Watched, request: Request) -> Result<Resp
         if left > 0 && failure.another_target_may_help() && next.peek().is_some() {
             // Nothing is owed for it: the hold goes back before the next attempt.
             drop(charge.and_then(|charge| charge.retract()));
+            nothing_owed(&mut recording);
             continue;
         }
         let settled = charge.and_then(|charge| charge.finish(End::UpstreamFailed));
+        if settled.is_none_or(|settled| settled.charged.is_zero()) {
+            nothing_owed(&mut recording);
+        }
         watched.settled(End::UpstreamFailed, settled);
         return Err(failure.into());
     }
     Err(ApiError::ModelNotFound)
+}
+
+fn nothing_owed(recording: &mut Option<Recording>) {
+    if let Some(recording) = recording {
+        recording.owes_nothing();
+    }
 }
 
 /// What serves a model name for this key, in order; at least one.
@@ -141,7 +203,7 @@ fn may_use(key: &KeyRecord, asked: &str, model: &Model) -> bool {
 }
 
 impl Attempt<'_> {
-    async fn run(&self) -> Result<Response, Missed> {
+    async fn run(&self, recording: &mut Option<Recording>) -> Result<Response, Missed> {
         self.watched.target(self.model);
         let (price, price_id) = self.model.price.as_ref().ok_or(ApiError::NoPrice)?;
         let ask = Ask::new(self.request, self.body, self.model);
@@ -150,15 +212,19 @@ impl Attempt<'_> {
         let wire = self.encode(&admitted)?;
         let clamped = admitted.clamped;
         let charge = self.start(admitted, *price_id)?;
+        if let Some(recording) = recording {
+            recording.may_owe();
+            recording.max_tokens(clamped);
+        }
         self.watched.goes_upstream();
         let upstream = match self.app.upstream.send(&self.model.provider, wire).await {
             Ok(upstream) => upstream,
             Err(failure) => return Err(self.failed(failure, Some(charge))),
         };
         let mut response = if self.request.stream() {
-            self.stream(charge, upstream).await?
+            self.stream(charge, upstream, recording).await?
         } else {
-            self.plain(charge, upstream).await?
+            self.plain(charge, upstream, recording).await?
         };
         if let Some(tokens) = clamped {
             response
@@ -210,6 +276,7 @@ impl Attempt<'_> {
         &self,
         charge: Charge,
         upstream: reqwest::Response,
+        recording: &mut Option<Recording>,
     ) -> Result<Response, Missed> {
         if !answer::is_event_stream(&upstream) {
             let failure = Failure::Garbage("not an event stream".into());
@@ -225,18 +292,32 @@ impl Attempt<'_> {
         );
         let settings = &self.app.settings;
         match MeteredBody::open(stream, settings.client_gone, settings.drain_max).await {
-            Ok(body) => Ok(event_stream(body)),
+            Ok(mut body) => {
+                if let Some(recording) = recording.take() {
+                    body.record(recording);
+                }
+                Ok(answer::events(axum::body::Body::new(body)))
+            }
             Err(not_opened) => Err(self.failed(not_opened.failure, not_opened.charge)),
         }
     }
 
-    async fn plain(&self, charge: Charge, upstream: reqwest::Response) -> Result<Response, Missed> {
+    async fn plain(
+        &self,
+        charge: Charge,
+        upstream: reqwest::Response,
+        recording: &mut Option<Recording>,
+    ) -> Result<Response, Missed> {
         let read = answer::read(upstream, &self.app.settings).await;
         match read.and_then(|bytes| answer::decode(bytes, &self.model.provider)) {
             Ok(decoded) => {
                 let settled = answer::settle(self.app, charge, &decoded, self.watched).await?;
                 self.watched.succeeded();
-                Ok(answer::response(&decoded, &settled))
+                let body = answer::body(&decoded, &settled);
+                if let Some(recording) = recording.take() {
+                    recording.answered(&body);
+                }
+                Ok(answer::json(body))
             }
             Err(failure) => Err(self.failed(failure, Some(charge))),
         }
@@ -247,20 +328,4 @@ impl From<ApiError> for Missed {
     fn from(error: ApiError) -> Self {
         Self::Refused(error)
     }
-}
-
-fn event_stream(body: MeteredBody) -> Response {
-    let mut response = Response::new(Body::new(body));
-    let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("text/event-stream; charset=utf-8"),
-    );
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    // Nginx would otherwise gather the stream before passing it on.
-    headers.insert(
-        HeaderName::from_static("x-accel-buffering"),
-        HeaderValue::from_static("no"),
-    );
-    response
 }

@@ -16,6 +16,8 @@ use crate::upstream::Failure;
 
 /// Seconds after which a client may try again when the gateway itself cannot serve.
 const RETRY_AFTER_S: u32 = 1;
+/// The same where idempotency keys have to expire first.
+const KEYS_RETRY_AFTER_S: u32 = 3600;
 /// Tells OpenAI's SDKs whether to try again, whatever the status.
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
@@ -57,6 +59,27 @@ pub enum ApiError {
     /// The same idempotency key came with another body, or a name is taken.
     #[error("{0}")]
     Conflict(Cow<'static, str>),
+    /// The Idempotency-Key came before with another request.
+    #[error("the idempotency key was used for another request")]
+    KeyReused,
+    /// The first request with this Idempotency-Key still runs.
+    #[error("{0} with the same idempotency key still runs")]
+    StillRunning(RequestId),
+    /// The first request with this Idempotency-Key was charged, and its answer is not kept.
+    #[error("the answer of {0} is not kept")]
+    AnswerNotKept(RequestId),
+    /// At the end of a replayed stream whose client left before its end.
+    #[error("the answer of {0} was cut")]
+    AnswerCut(RequestId),
+    /// The account has too many idempotency keys.
+    #[error("too many idempotency keys")]
+    TooManyKeys,
+    /// The key has too many requests in flight.
+    #[error("too many requests of this key in flight")]
+    KeyBusy {
+        /// How many it may have.
+        max: usize,
+    },
     /// A provider failed.
     #[error("upstream: {0}")]
     Upstream(Failure),
@@ -229,8 +252,29 @@ impl ApiError {
     }
 
     fn should_retry(&self) -> Option<bool> {
-        self.payment()
-            .map(|payment| payment.reason == PaymentReason::HeldByRunningRequests)
+        match self {
+            Self::PaymentRequired(payment) => {
+                Some(payment.reason == PaymentReason::HeldByRunningRequests)
+            }
+            Self::StillRunning(_) | Self::KeyBusy { .. } => Some(true),
+            // OpenAI's SDKs try every 409 and 429 again, which does not help here.
+            Self::AnswerNotKept(_) | Self::AnswerCut(_) | Self::TooManyKeys => Some(false),
+            Self::Invalid { .. }
+            | Self::InvalidKey(_)
+            | Self::NotPermitted(_)
+            | Self::NotFound(_)
+            | Self::ModelNotFound
+            | Self::MethodNotAllowed
+            | Self::TooLarge { .. }
+            | Self::Conflict(_)
+            | Self::KeyReused
+            | Self::Upstream(_)
+            | Self::NoPrice
+            | Self::Busy
+            | Self::Unaccountable
+            | Self::Stopping
+            | Self::Internal => None,
+        }
     }
 
     /// The table of CONTRACT 3: status, code, type.
@@ -258,6 +302,19 @@ impl ApiError {
             ),
             Self::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", INVALID),
             Self::Conflict(_) => (StatusCode::CONFLICT, "conflict", INVALID),
+            Self::KeyReused => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "idempotency_key_reused",
+                INVALID,
+            ),
+            Self::StillRunning(_) => (StatusCode::CONFLICT, "request_still_running", INVALID),
+            Self::AnswerNotKept(_) => (StatusCode::CONFLICT, "answer_not_kept", INVALID),
+            Self::AnswerCut(_) => (StatusCode::CONFLICT, "answer_cut", INVALID),
+            Self::TooManyKeys | Self::KeyBusy { .. } => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "rate_limit_exceeded",
+                "rate_limit_error",
+            ),
             Self::Upstream(failure) => upstream_row(failure),
             Self::NoPrice | Self::Busy | Self::Unaccountable | Self::Stopping | Self::Internal => (
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -283,6 +340,24 @@ impl ApiError {
             }
             Self::TooLarge { max } => {
                 format!("The request body is larger than {max} bytes. Send a smaller one.").into()
+            }
+            Self::KeyReused => {
+                "This Idempotency-Key was used before for another request: another body, path or API key. Use a new Idempotency-Key for a new request.".into()
+            }
+            Self::StillRunning(id) => {
+                format!("The first request with this Idempotency-Key, {id}, is still running. Repeat this one in a moment to get its answer; nothing was charged for this one.").into()
+            }
+            Self::AnswerNotKept(id) => {
+                format!("The request with this Idempotency-Key ran as {id} and was charged once; its answer is not kept. GET /v1/generation?id={id} tells what it cost. Use a new Idempotency-Key to ask anew.").into()
+            }
+            Self::AnswerCut(id) => {
+                format!("The client of {id} left before its end, and this is as much of its answer as was read. It was charged once. Use a new Idempotency-Key to ask anew.").into()
+            }
+            Self::TooManyKeys => {
+                "This account has too many Idempotency-Keys that have not expired. Send requests without one, or wait until the oldest expire.".into()
+            }
+            Self::KeyBusy { max } => {
+                format!("This key has {max} requests in flight, which is all that one key may have. Try again when some of them have ended.").into()
             }
             Self::Upstream(failure) => upstream_message(failure),
             Self::NoPrice => {
@@ -312,9 +387,14 @@ impl ApiError {
             Self::PaymentRequired(payment) => {
                 (payment.reason == PaymentReason::HeldByRunningRequests).then_some(RETRY_AFTER_S)
             }
-            Self::Busy | Self::Unaccountable | Self::Stopping | Self::NoPrice | Self::Internal => {
-                Some(RETRY_AFTER_S)
-            }
+            Self::Busy
+            | Self::Unaccountable
+            | Self::Stopping
+            | Self::NoPrice
+            | Self::Internal
+            | Self::StillRunning(_)
+            | Self::KeyBusy { .. } => Some(RETRY_AFTER_S),
+            Self::TooManyKeys => Some(KEYS_RETRY_AFTER_S),
             Self::Upstream(failure) => failure.retry_after(),
             Self::Invalid { .. }
             | Self::InvalidKey(_)
@@ -323,7 +403,10 @@ impl ApiError {
             | Self::ModelNotFound
             | Self::MethodNotAllowed
             | Self::TooLarge { .. }
-            | Self::Conflict(_) => None,
+            | Self::Conflict(_)
+            | Self::KeyReused
+            | Self::AnswerNotKept(_)
+            | Self::AnswerCut(_) => None,
         }
     }
 }

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame};
 
 use crate::{
+    recording::Recording,
     settings::ClientGonePolicy,
     stream::{State, Stream},
     upstream::Failure,
@@ -21,6 +22,8 @@ use crate::{
 pub struct MeteredBody {
     /// Absent only while it is being dropped.
     stream: Option<Box<Stream>>,
+    /// Of a request with an Idempotency-Key.
+    recording: Option<Recording>,
     policy: ClientGonePolicy,
     drain_max: Duration,
 }
@@ -45,6 +48,7 @@ impl MeteredBody {
     ) -> Result<Self, Box<NotOpened>> {
         let mut body = Self {
             stream: Some(Box::new(stream)),
+            recording: None,
             policy,
             drain_max,
         };
@@ -54,6 +58,13 @@ impl MeteredBody {
         })
         .await;
         body.opened()
+    }
+
+    /// Records what is given to the client. Such a stream is read on when the client leaves,
+    /// whatever the policy: it said that it will come back for the answer.
+    pub fn record(&mut self, recording: Recording) {
+        self.recording = Some(recording);
+        self.policy = ClientGonePolicy::Drain;
     }
 
     fn opened(mut self) -> Result<Self, Box<NotOpened>> {
@@ -92,7 +103,17 @@ impl Body for MeteredBody {
             return Poll::Ready(None);
         }
         stream.write_progress();
-        Poll::Ready(Some(Ok(Frame::data(stream.out.split().freeze()))))
+        let bytes = stream.out.split().freeze();
+        let ended = stream.charge.is_none().then_some(stream.owing);
+        if let Some(recording) = &mut self.recording {
+            recording.push(&bytes);
+        }
+        if let Some(owing) = ended
+            && let Some(recording) = self.recording.take()
+        {
+            recording.streamed(owing);
+        }
+        Poll::Ready(Some(Ok(Frame::data(bytes))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -107,27 +128,44 @@ impl Drop for MeteredBody {
         let Some(mut stream) = self.stream.take() else {
             return;
         };
+        let recording = self.recording.take();
         let drained = self.policy == ClientGonePolicy::Drain
             && matches!(stream.state, State::Open)
             && stream.charge.is_some();
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) if drained => {
                 stream.state = State::Drained;
-                runtime.spawn(drain(stream, self.drain_max));
+                runtime.spawn(drain(stream, self.drain_max, recording));
             }
-            Ok(_) | Err(_) => stream.abandon(),
+            Ok(_) | Err(_) => leave(stream, recording),
         }
     }
 }
 
 /// Reads on for a client that is gone, so that it is charged by the provider's own figure.
-async fn drain(mut stream: Box<Stream>, limit: Duration) {
+async fn drain(mut stream: Box<Stream>, limit: Duration, mut recording: Option<Recording>) {
     let read = async {
         while stream.charge.is_some() {
-            stream.out.clear();
+            let read = stream.out.split();
+            if let Some(recording) = &mut recording {
+                recording.push(&read);
+            }
             std::future::poll_fn(|cx| stream.poll_gather(cx)).await;
         }
     };
     let _ = tokio::time::timeout(limit, read).await;
+    leave(stream, recording);
+}
+
+/// Lets a stream go: settles what is not settled, and ends its recording with what there is.
+fn leave(mut stream: Box<Stream>, recording: Option<Recording>) {
+    if let Some(mut recording) = recording {
+        recording.push(&stream.out.split());
+        if stream.charge.is_some() {
+            recording.cut();
+        } else {
+            recording.streamed(stream.owing);
+        }
+    }
     stream.abandon();
 }

@@ -50,7 +50,7 @@ pub async fn create(State(app): State<Shared>, request: Request) -> Result<Json<
         Ok(key) => key,
         Err(error) => return Err(body::refuse(body, error).await),
     };
-    let body = body::read(&parts.headers, body, &app.settings).await?;
+    let body = body::read(&parts.headers, body, &app.settings, &app.body_room).await?;
     let request = ChatRequest::parse(&body, &RequestLimits::default())?;
     let targets = chat::permitted(&app, &key, request.model())?;
     let model = *targets.first().ok_or(ApiError::ModelNotFound)?;

@@ -12,8 +12,12 @@ use tokio::{net::TcpListener, sync::watch};
 use crate::{
     admin::audit,
     app::{self, App, Shared},
+    body::Room,
     catalogue::Catalogue,
     metrics::Metrics,
+    once::Once,
+    open_files,
+    places::Places,
     provider_file::{ProviderFile, demo_file},
     server::{self, Bounds},
     settings::{Finding, Settings},
@@ -171,12 +175,15 @@ fn share(
 ) -> Result<Shared, ServeError> {
     Ok(Arc::new(App {
         upstream: Upstream::new(&settings)?,
+        body_room: Room::new(settings.bodies_bytes_max),
         metrics: Metrics::new()?,
         settings,
         catalogue,
         store: books.store,
         ledger: books.ledger,
         admin_key,
+        once: Once::default(),
+        places: Places::default(),
         cut_streams,
     }))
 }
@@ -207,7 +214,7 @@ async fn open_books(settings: &Settings, catalogue: &Catalogue) -> Result<Books,
 
 const fn bounds(settings: &Settings) -> Bounds {
     Bounds {
-        connections_max: settings.connections_max,
+        connections_max: open_files::connections(settings.connections_max),
         header_timeout: settings.header_timeout,
         write_timeout: WRITE_TIMEOUT,
         grace: settings.shutdown_grace.saturating_add(CUT_GRACE),
@@ -334,7 +341,10 @@ pub async fn serve(ready: Ready, stop: impl Future<Output = ()> + Send) -> Resul
         () = &mut signal => { serving.await; }
         () = audit::prove_regularly(&ready.app) => {}
     }
-    if ready.app.ledger.shutdown(FLUSH_GRACE).await {
+    let flushed = ready.app.ledger.shutdown(FLUSH_GRACE).await;
+    // What is not written down by then falls with the replica: a repeated request is told so.
+    ready.app.once.finish(CUT_GRACE).await;
+    if flushed {
         tracing::info!("stopped: every settlement is written");
         Ok(())
     } else {

@@ -61,12 +61,26 @@ pub struct Settings {
     pub drain_max: Duration,
     /// Largest request body, in bytes.
     pub body_bytes_max: usize,
+    /// Large request bodies together, in bytes.
+    pub bodies_bytes_max: usize,
     /// Largest event of an upstream stream, in bytes.
     pub event_bytes_max: usize,
     /// Largest plain answer of a provider, in bytes.
     pub answer_bytes_max: usize,
     /// Requests in flight at most; one more is answered 503.
     pub requests_max: usize,
+    /// Requests of one key in flight at most; one more is answered 429.
+    pub requests_per_key_max: usize,
+    /// How long an Idempotency-Key stands for its first request.
+    pub idempotency_kept: Duration,
+    /// How long a repeated request waits for the first one's answer.
+    pub idempotency_wait: Duration,
+    /// Largest answer that is kept for an Idempotency-Key, in bytes.
+    pub idempotency_answer_bytes_max: usize,
+    /// Answers kept for one account, in bytes.
+    pub idempotency_account_bytes_max: usize,
+    /// Idempotency-Keys of one account.
+    pub idempotency_keys_max: usize,
     /// Open client connections at most.
     pub connections_max: usize,
     /// To connect to a provider.
@@ -119,9 +133,16 @@ impl Default for Settings {
             client_gone: ClientGonePolicy::Cancel,
             drain_max: Duration::from_secs(30),
             body_bytes_max: 20 << 20,
+            bodies_bytes_max: 1 << 30,
             event_bytes_max: 1 << 20,
             answer_bytes_max: 64 << 20,
             requests_max: 16_384,
+            requests_per_key_max: 4096,
+            idempotency_kept: Duration::from_secs(24 * 3600),
+            idempotency_wait: Duration::from_secs(30),
+            idempotency_answer_bytes_max: 1 << 20,
+            idempotency_account_bytes_max: 64 << 20,
+            idempotency_keys_max: 10_000,
             connections_max: 20_000,
             connect_timeout: Duration::from_secs(5),
             first_byte_timeout: Duration::from_secs(300),
@@ -238,6 +259,12 @@ pub const SETTINGS: &[Setting] = &[
         apply: |s, v| number(v, 1024, 1 << 30).map(|n| s.body_bytes_max = n),
     },
     Setting {
+        name: "bodies_bytes_max",
+        doc: "request bodies over 64 KiB together; one that does not fit is answered 503",
+        default: "1073741824",
+        apply: |s, v| number(v, 1 << 20, 1 << 40).map(|n| s.bodies_bytes_max = n),
+    },
+    Setting {
         name: "event_bytes_max",
         doc: "largest event of a provider's stream",
         default: "1048576",
@@ -254,6 +281,42 @@ pub const SETTINGS: &[Setting] = &[
         doc: "requests in flight at most; one more is answered 503",
         default: "16384",
         apply: |s, v| number(v, 1, 1 << 20).map(|n| s.requests_max = n),
+    },
+    Setting {
+        name: "requests_per_key_max",
+        doc: "requests of one key in flight at most, on each replica; one more is answered 429",
+        default: "4096",
+        apply: |s, v| number(v, 1, 1 << 20).map(|n| s.requests_per_key_max = n),
+    },
+    Setting {
+        name: "idempotency_seconds",
+        doc: "how long an Idempotency-Key stands for its first request and that one's answer",
+        default: "86400",
+        apply: |s, v| seconds(v).map(|d| s.idempotency_kept = d),
+    },
+    Setting {
+        name: "idempotency_wait_seconds",
+        doc: "how long a repeated request waits for the answer of the first one that still runs; then it is answered 409",
+        default: "30",
+        apply: |s, v| seconds(v).map(|d| s.idempotency_wait = d),
+    },
+    Setting {
+        name: "idempotency_answer_bytes_max",
+        doc: "largest answer that is kept for its Idempotency-Key; a longer one is not served again, nor charged again",
+        default: "1048576",
+        apply: |s, v| number(v, 0, 1 << 26).map(|n| s.idempotency_answer_bytes_max = n),
+    },
+    Setting {
+        name: "idempotency_account_bytes_max",
+        doc: "answers kept for one account; of more, the oldest are dropped",
+        default: "67108864",
+        apply: |s, v| number(v, 0, 1 << 36).map(|n| s.idempotency_account_bytes_max = n),
+    },
+    Setting {
+        name: "idempotency_keys_max",
+        doc: "Idempotency-Keys that one account may have within their time; one more is answered 429",
+        default: "10000",
+        apply: |s, v| number(v, 1, 1 << 30).map(|n| s.idempotency_keys_max = n),
     },
     Setting {
         name: "connections_max",

@@ -53,6 +53,8 @@ pub struct Stream {
     include_usage: bool,
     usage_sent: bool,
     pub(crate) state: State,
+    /// Whether something is owed for it; known once it is settled.
+    pub(crate) owing: bool,
     search: Search,
     idle: Pin<Box<Sleep>>,
     last_read: Instant,
@@ -114,6 +116,7 @@ impl Stream {
             include_usage,
             usage_sent: false,
             state: State::Unopened,
+            owing: false,
             search: Search::Enough,
             idle: Box::pin(tokio::time::sleep(first_byte)),
             last_read: now,
@@ -434,6 +437,9 @@ impl Stream {
     fn settle(&mut self, charge: Charge, end: End) -> Option<Settled> {
         let large = charge.pending_bytes() >= OFF_THREAD_BYTES_MIN;
         let settled = off_thread_if(large, || charge.finish(end));
+        // A free answer that came whole is one, too.
+        self.owing = matches!(end, End::Completed | End::ClientGone)
+            || settled.is_some_and(|settled| settled.charged.is_positive());
         if let Some(settled) = &settled
             && self.include_usage
             && !self.usage_sent

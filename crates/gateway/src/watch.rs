@@ -10,7 +10,7 @@ use dialect::UsageFault;
 use http::StatusCode;
 use tokens::Usage;
 
-use crate::{app::Shared, catalogue::Model, error::ApiError, upstream::Failure};
+use crate::{app::Shared, catalogue::Model, error::ApiError, places::Place, upstream::Failure};
 
 /// The model's label where the client named none that is served.
 const OTHER: &str = "other";
@@ -39,6 +39,8 @@ struct Seen {
     end: Option<End>,
     settled: Option<Settled>,
     output: bool,
+    /// Given back with the last handle.
+    place: Option<Place>,
 }
 
 impl Watched {
@@ -60,6 +62,7 @@ impl Watched {
                 end: None,
                 settled: None,
                 output: false,
+                place: None,
             }),
         }))
     }
@@ -79,6 +82,11 @@ impl Watched {
     /// Who asks.
     pub fn payer(&self, account: AccountId, key: KeyId) {
         self.seen().payer = Some((account, key));
+    }
+
+    /// Its place among the key's requests, for as long as it lasts.
+    pub fn keep(&self, place: Place) {
+        self.seen().place = Some(place);
     }
 
     /// What serves it.

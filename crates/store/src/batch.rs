@@ -16,6 +16,7 @@ use crate::{
     changes::{self, Change},
     closing::{self, MONTH_CLOSED},
     credit::new_entry_id,
+    idempotency,
     link::Link,
     sql::{Rows, sql},
 };
@@ -226,7 +227,8 @@ async fn book_all(
             loaded.book.give_back(*budget, replica, *amount)?;
         }
     }
-    let settled = settle_all(replica, batch, loaded, closed, &mut outcome);
+    let superseded = superseded(link, replica, batch).await?;
+    let settled = settle_all(replica, batch, loaded, closed, &superseded, &mut outcome);
     let mut recalls = Vec::new();
     for asked in &batch.asks {
         let granted = acquire(loaded, replica, asked, live)?;
@@ -291,7 +293,15 @@ pub(crate) async fn book_lost(
     } else {
         ReplicaId::from_uuid(Uuid::nil())
     };
-    let settled = settle_all(holder, batch, &mut loaded, &closed, &mut outcome);
+    let superseded = superseded(link, holder, batch).await?;
+    let settled = settle_all(
+        holder,
+        batch,
+        &mut loaded,
+        &closed,
+        &superseded,
+        &mut outcome,
+    );
     loaded.save(link, &EntryNotes::default()).await?;
     settled.save(link, now).await?;
     let requests = batch.settlements.iter();
@@ -300,18 +310,38 @@ pub(crate) async fn book_lost(
     Ok(outcome)
 }
 
+/// Requests of a replica that was reaped, whose client has run them anew since: it pays once.
+/// Read under the accounts' locks, and only where a settlement is late, which is rare.
+async fn superseded(
+    link: &mut Link<'_>,
+    replica: ReplicaId,
+    batch: &Batch,
+) -> Result<Vec<RequestId>, StoreError> {
+    let late = batch
+        .settlements
+        .iter()
+        .filter(|item| item.settlement.lease != replica)
+        .map(|item| &item.settlement.facts)
+        .map(|facts| (facts.account_id, facts.request_id));
+    idempotency::superseded(link, late).await
+}
+
 /// Runs the rules over every settlement; one that they refuse is put aside and stops nobody.
 fn settle_all<'a>(
     replica: ReplicaId,
     batch: &'a Batch,
     loaded: &mut Loaded,
     closed: &BTreeSet<RequestId>,
+    superseded: &[RequestId],
     outcome: &mut Outcome,
 ) -> Settled<'a> {
     let mut rows = Settled::default();
     for item in &batch.settlements {
         let settlement = &item.settlement;
-        let due = booking::due(settlement);
+        let mut due = booking::due(settlement);
+        if superseded.contains(&due.request) {
+            due = booking::borne_by_the_house(due);
+        }
         if let Some(problem) = &item.problem {
             rows.dead
                 .push(Dead::settlement(settlement, problem.clone()));
@@ -335,6 +365,7 @@ fn settle_all<'a>(
                 };
                 outcome.lose(cause, house_loss);
                 rows.charges.push(NewCharge {
+                    due,
                     late,
                     ..NewCharge::of(settlement, charged, house_loss)
                 });

@@ -79,6 +79,16 @@ pub(crate) fn due(settlement: &Settlement) -> Due {
     }
 }
 
+/// The same with nothing for the customer to pay: the client has run the request anew since.
+pub(crate) fn borne_by_the_house(due: Due) -> Due {
+    Due {
+        charged: Credits::ZERO,
+        owed: Credits::ZERO,
+        house_loss: due.cost,
+        ..due
+    }
+}
+
 /// Writes charges; none of them may be there yet.
 pub(crate) async fn insert_charges(
     link: &mut Link<'_>,

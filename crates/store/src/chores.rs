@@ -10,6 +10,7 @@ use crate::{
     book::{self, EntryNotes, Scope},
     changes::{self, CHANGES_KEPT, Marks},
     credit::new_entry_id,
+    idempotency,
     journal::PERIOD_MIN,
     month,
     reaper::Reaper,
@@ -105,5 +106,5 @@ async fn prune(store: &Store, changes: &mut Marks) -> Result<(), StoreError> {
         tx.link().run(sql(text).int(us(kept))).await?;
         tx.commit().await?;
     }
-    Ok(())
+    idempotency::prune(store).await
 }

@@ -62,7 +62,9 @@ impl IdempotencyKey {
         }
     }
 
-    pub(crate) fn as_str(&self) -> &str {
+    /// The key itself.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
         &self.0
     }
 }

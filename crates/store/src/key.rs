@@ -6,10 +6,11 @@ use billing::{
 };
 use jiff::Timestamp;
 use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::{
-    Account, ApiKeySecret, Listed, NewAccount, NewCredits, Page, Store, StoreError,
+    Account, ApiKeySecret, IdempotencyKey, Listed, NewAccount, NewCredits, Page, Store, StoreError,
     account::{account_in, create_account_in, refused},
     book::{self, EntryNotes, Scope},
     changes::{self, Change},
@@ -96,6 +97,16 @@ pub struct CreatedKey {
     pub account: Account,
 }
 
+/// What [`Store::create_key_once`] did.
+#[derive(Clone, Debug)]
+pub enum CreatedOnce {
+    /// The key is new.
+    Made(Box<CreatedKey>),
+    /// The same call made it before: the key as it is now, without its secret, which is kept
+    /// nowhere, and its account.
+    Before(Box<(Key, Account)>),
+}
+
 /// Which keys are listed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KeyFilter {
@@ -136,6 +147,66 @@ impl Store {
         tx.commit().await?;
         self.wake();
         Ok(created)
+    }
+
+    /// As [`Store::create_key`], once for each idempotency key: a repeated call finds the key
+    /// that the first one made, and no second credits are added.
+    ///
+    /// # Errors
+    /// As there, and [`StoreError::IdempotencyConflict`] for another body.
+    pub async fn create_key_once(
+        &self,
+        new: NewKey,
+        once: &IdempotencyKey,
+    ) -> Result<CreatedOnce, StoreError> {
+        let hash = new.hash();
+        if let Some(before) = self.created_before(once, &hash).await? {
+            return Ok(before);
+        }
+        let mut tx = self.begin().await?;
+        let created = self.create_key_in(&mut tx, new).await?;
+        // A call that runs beside this one waits here, and then finds that it was second.
+        let mark = sql("UPDATE keys SET idempotency_key = ?, request_hash = ? WHERE id = ?")
+            .text(once.as_str())
+            .bytes(&hash)
+            .uuid(created.key.id.uuid());
+        match tx.link().run(mark).await {
+            Ok(_) => {}
+            Err(StoreError::Database(sqlx::Error::Database(error)))
+                if error.is_unique_violation() =>
+            {
+                drop(tx);
+                return self
+                    .created_before(once, &hash)
+                    .await?
+                    .ok_or(StoreError::TimedOut);
+            }
+            Err(error) => return Err(error),
+        }
+        tx.commit().await?;
+        self.wake();
+        Ok(CreatedOnce::Made(Box::new(created)))
+    }
+
+    /// The key that an earlier call with this idempotency key made.
+    async fn created_before(
+        &self,
+        once: &IdempotencyKey,
+        hash: &[u8],
+    ) -> Result<Option<CreatedOnce>, StoreError> {
+        let mut reader = self.read().await?;
+        let mut link = reader.link();
+        let find = sql("SELECT id, request_hash FROM keys WHERE idempotency_key = ?");
+        let found: Option<(Uuid, Option<Vec<u8>>)> = link.maybe(find.text(once.as_str())).await?;
+        let Some((id, before)) = found else {
+            return Ok(None);
+        };
+        if before.as_deref() != Some(hash) {
+            return Err(StoreError::IdempotencyConflict);
+        }
+        let key = key_in(&mut link, KeyId::from_uuid(id)).await?;
+        let account = account_in(&mut link, key.account_id).await?;
+        Ok(Some(CreatedOnce::Before(Box::new((key, account)))))
     }
 
     /// Keys, newest first.
@@ -318,6 +389,23 @@ impl Store {
             secret,
             account: account_in(&mut link, account).await?,
         })
+    }
+}
+
+impl NewKey {
+    /// What makes two calls the same.
+    fn hash(&self) -> Vec<u8> {
+        let call = serde_json::json!([
+            self.name,
+            self.account_id.map(|id| id.to_string()),
+            self.credits,
+            self.limit,
+            self.models,
+            self.expires_at
+                .map(|at| Timestamp::as_nanosecond(at).to_string()),
+            self.metadata,
+        ]);
+        Sha256::digest(call.to_string().as_bytes()).to_vec()
     }
 }
 

@@ -14,6 +14,7 @@ use crate::{
     booking::{self, Dead, NewCharge},
     clock,
     closing::{self, MONTH_CLOSED},
+    idempotency,
     link::Link,
     replica,
     sql::sql,
@@ -146,9 +147,10 @@ pub(crate) async fn end_dead(
         scope.budgets.insert(BudgetId::Key(due.key));
         requests.insert((due.account, due.request));
     }
-    scope.requests = requests;
+    scope.requests = requests.clone();
     let mut loaded = book::load(link, &scope).await?;
     let now = loaded.book.now().0;
+    let superseded = idempotency::superseded(link, requests).await?;
     let closed = closing::closed(link, &scope.requests, now).await?;
     let mut charges: Vec<NewCharge<'_>> = Vec::new();
     let mut aside = Vec::new();
@@ -158,7 +160,11 @@ pub(crate) async fn end_dead(
             aside.push(Dead::of(&checkpoint.put_aside(dead), MONTH_CLOSED.into()));
             continue;
         }
-        match loaded.book.settle(&checkpoint.due(dead), false) {
+        let mut due = checkpoint.due(dead);
+        if superseded.contains(&due.request) {
+            due = booking::borne_by_the_house(due);
+        }
+        match loaded.book.settle(&due, false) {
             Ok(Booked::Charge {
                 charged,
                 house_loss,

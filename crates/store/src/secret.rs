@@ -94,6 +94,20 @@ impl Pepper {
         mac.update(secret.as_bytes());
         Digest(mac.finalize().into_bytes().into())
     }
+
+    /// The digest of several parts; none can be mistaken for a part of another.
+    #[expect(
+        clippy::expect_used,
+        reason = "HMAC takes keys of every length; the error type serves other MACs"
+    )]
+    pub(crate) fn digest_of(&self, parts: &[&[u8]]) -> Digest {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes any key length");
+        for part in parts {
+            mac.update(&(part.len() as u64).to_be_bytes());
+            mac.update(part);
+        }
+        Digest(mac.finalize().into_bytes().into())
+    }
 }
 
 impl Digest {

@@ -6,7 +6,7 @@ mod providers;
 mod rust_text;
 mod sources;
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use crate::{
     checkout::Checkout,
@@ -49,17 +49,27 @@ pub(crate) fn run(checkout: &Checkout) -> Result<Report, Failure> {
     let files = checkout.files()?;
     let mut findings = Vec::new();
     let mut changelog = None;
+    let mut faults = None;
+    let mut functions = BTreeSet::new();
     for file in &files {
         // What is not text is a picture or the like, and no habit covers it.
         let Ok(text) = checkout.read(file) else {
             continue;
         };
         findings.extend(check(checkout, file, &text));
+        if file.ends_with(".rs") {
+            functions.extend(rust_text::function_names(&text));
+        }
         if file == documents::CHANGELOG {
             changelog = Some(text);
+        } else if file == documents::FAULTS {
+            faults = Some(text);
         }
     }
     findings.extend(documents::check_changelog(changelog.as_deref()));
+    findings.extend(documents::check_faults(faults.as_deref(), |name| {
+        functions.contains(name)
+    }));
     findings.sort();
     let mut report = Report::new();
     for finding in &findings {

@@ -6,22 +6,19 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use billing::{AccountId, Credits, EntryId, KeyId, rules::EntryKind};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::{Deserialize, Deserializer, Serialize, de};
-use store::{Entry, IdempotencyKey, NewCredits};
+use store::{Entry, NewCredits};
 use utoipa::ToSchema;
 
 use crate::{
     app::{App, Shared},
     error::ApiError,
-    input::{Id, JsonBody, Parameters, invalid, one_of},
+    input::{Id, JsonBody, Parameters, one_of},
+    once::{self, REPLAYED},
     shape::{List, Time},
 };
 
-/// The header that makes a call with effect safe to repeat.
-const IDEMPOTENCY_KEY: &str = "idempotency-key";
-/// Says that the answer is that of an earlier call.
-const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 /// The kinds that an operator may book; `expiry`, `closing` and `late_charge` are the program's own.
 pub const KINDS: [EntryKind; 6] = [
     EntryKind::Purchase,
@@ -138,7 +135,7 @@ async fn add(
     headers: &HeaderMap,
     call: AddCredits,
 ) -> Result<Response, ApiError> {
-    let once = idempotency_key(headers)?;
+    let once = once::key(headers)?;
     let credits = NewCredits {
         amount: call.amount,
         kind: call.kind,
@@ -157,21 +154,6 @@ async fn add(
     } else {
         (StatusCode::CREATED, entry).into_response()
     })
-}
-
-/// The call's idempotency key. Two of them could mean either, so they are refused.
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, ApiError> {
-    let mut all = headers.get_all(IDEMPOTENCY_KEY).iter();
-    let Some(value) = all.next() else {
-        return Ok(None);
-    };
-    if all.next().is_some() {
-        return Err(invalid("Idempotency-Key", "is there twice; send it once"));
-    }
-    // What is not text is refused like any other key of the wrong letters.
-    Ok(Some(IdempotencyKey::new(
-        value.to_str().unwrap_or_default(),
-    )?))
 }
 
 const fn purchase() -> EntryKind {

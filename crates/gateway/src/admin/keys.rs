@@ -1,10 +1,14 @@
 //! API keys: made, listed, changed, rotated and revoked. The secret is in two answers only.
 
-use axum::{Json, extract::State};
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse as _, Response},
+};
 use billing::{AccountId, Credits, KeyId};
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
-use store::{Key, KeyFilter, KeyPatch, NewKey};
+use store::{CreatedKey, CreatedOnce, Key, KeyFilter, KeyPatch, NewKey};
 use utoipa::ToSchema;
 
 use super::{
@@ -15,6 +19,7 @@ use crate::{
     app::Shared,
     error::ApiError,
     input::{Id, JsonBody, Parameters},
+    once::{self, REPLAYED},
     shape::{List, Time},
 };
 
@@ -108,6 +113,17 @@ pub struct KeyView {
     updated_at: Time,
 }
 
+/// A key that an earlier call made, as it is now, with its account.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct KeyMadeBefore {
+    #[serde(flatten)]
+    key: KeyView,
+    /// Always `null`: the secret was in the first answer alone and is kept nowhere. Where that
+    /// answer was lost, `POST /admin/v1/keys/{id}/rotate` gives the key a new one.
+    secret: Option<String>,
+    account: AccountView,
+}
+
 /// A key with its secret, which is shown this once.
 #[derive(Clone, Serialize, ToSchema)]
 pub struct KeyWithSecret {
@@ -156,11 +172,13 @@ type Shown = (
     Json<KeyWithSecret>,
 );
 
-/// `POST /keys`.
+/// `POST /keys`: once for each Idempotency-Key, credits included.
 pub async fn create(
     State(app): State<Shared>,
+    headers: HeaderMap,
     JsonBody(call): JsonBody<CreateKey>,
-) -> Result<Shown, ApiError> {
+) -> Result<Response, ApiError> {
+    let once = once::key(&headers)?;
     let key = NewKey {
         name: call.name,
         account_id: call.account_id,
@@ -170,13 +188,31 @@ pub async fn create(
         expires_at: call.expires_at.map(|time| time.0),
         metadata: call.metadata.0,
     };
-    let created = app.store.create_key(key).await?;
+    let Some(once) = once else {
+        return Ok(shown(app.store.create_key(key).await?).into_response());
+    };
+    match app.store.create_key_once(key, &once).await? {
+        CreatedOnce::Made(created) => Ok(shown(*created).into_response()),
+        CreatedOnce::Before(before) => {
+            let (key, account) = *before;
+            let before = KeyMadeBefore {
+                key: key.into(),
+                secret: None,
+                account: account.into(),
+            };
+            let replayed = [(REPLAYED, HeaderValue::from_static("true"))];
+            Ok((StatusCode::OK, NO_STORE, replayed, Json(before)).into_response())
+        }
+    }
+}
+
+fn shown(created: CreatedKey) -> Shown {
     let shown = KeyWithSecret {
         key: created.key.into(),
         secret: created.secret.expose().to_owned(),
         account: Some(created.account.into()),
     };
-    Ok((StatusCode::CREATED, NO_STORE, Json(shown)))
+    (StatusCode::CREATED, NO_STORE, Json(shown))
 }
 
 /// `GET /keys`.

@@ -165,7 +165,8 @@ pub(crate) const ROUTES: &[Route] = &[
         "The answer. Its usage carries cost. A stream whose credits run out ends with an error event of code insufficient_quota.",
         &[(JSON, chat_answer), ("text/event-stream", chat_event)],
     )])
-    .refuses(&["400", "402", "404", "413", "429", "502", "504"]),
+    .refuses(&["400", "402", "404", "409", "413", "422", "429", "502", "504"])
+    .repeatable(),
     client(
         "post",
         "/v1/quote",
@@ -216,7 +217,7 @@ pub(crate) const ROUTES: &[Route] = &[
         "get",
         "/v1/generation",
         "getGeneration",
-        "One request of the account that has ended.",
+        "One request of this key that has ended.",
     )
     .query(&[("id", "The x-request-id of its answer.")])
     .gives(&[(
@@ -300,12 +301,20 @@ pub(crate) const ROUTES: &[Route] = &[
     .refuses(&["404"]),
     operator("post", "/admin/v1/keys", "createKey", "Make a key.")
         .takes(schema::<admin::keys::CreateKey>)
-        .gives(&[(
-            "201",
-            "The key with its secret, which is shown this once.",
-            &[(JSON, schema::<admin::keys::KeyWithSecret>)],
-        )])
-        .refuses(&["404", "413"]),
+        .gives(&[
+            (
+                "201",
+                "The key with its secret, which is shown this once.",
+                &[(JSON, schema::<admin::keys::KeyWithSecret>)],
+            ),
+            (
+                "200",
+                "The key of an earlier call with this Idempotency-Key, without its secret; the header idempotent-replayed is true. Nothing was added.",
+                &[(JSON, schema::<admin::keys::KeyMadeBefore>)],
+            ),
+        ])
+        .refuses(&["404", "409", "413"])
+        .repeatable(),
     operator(
         "get",
         "/admin/v1/keys",

@@ -14,6 +14,7 @@ mod batches;
 mod closing;
 mod credit;
 mod faults;
+mod idempotency;
 mod keys;
 mod leases;
 mod local_journal;

@@ -4,6 +4,10 @@ use super::Finding;
 
 /// The document of what changed.
 pub(super) const CHANGELOG: &str = "CHANGELOG.md";
+/// The document of what is survived, and the test that shows it.
+pub(super) const FAULTS: &str = "docs/faults.md";
+/// The column of that document's table that names tests.
+const TESTS_COLUMN: usize = 3;
 /// Paths that exist on one machine only, spelt so that this file does not hold them.
 const MACHINE_PATHS: [&str; 4] = [
     concat!("/", "work/"),
@@ -66,6 +70,33 @@ pub(super) fn check_changelog(text: Option<&str>) -> Vec<Finding> {
         "no part called Unreleased".to_owned(),
         mend,
     )]
+}
+
+/// Checks that every test that the document of faults names exists; `exists` answers for the names
+/// of functions.
+pub(super) fn check_faults(text: Option<&str>, exists: impl Fn(&str) -> bool) -> Vec<Finding> {
+    let Some(text) = text else {
+        let what = "there is no table of faults".to_owned();
+        return vec![Finding::new(FAULTS, 1, what, "write one")];
+    };
+    let mut findings = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        for name in tests_named(line).filter(|name| !exists(name)) {
+            let what = format!("there is no test `{name}`");
+            let mend = "name one that there is, or write it";
+            findings.push(Finding::new(FAULTS, index + 1, what, mend));
+        }
+    }
+    findings
+}
+
+/// What stands in code in the column of tests.
+fn tests_named(line: &str) -> impl Iterator<Item = &str> {
+    let cell = line
+        .strip_prefix('|')
+        .and_then(|row| row.split('|').nth(TESTS_COLUMN))
+        .unwrap_or_default();
+    cell.split('`').skip(1).step_by(2)
 }
 
 /// Checks that no path of one machine is in a text file.
@@ -192,6 +223,17 @@ mod tests {
         assert!(check_changelog(Some("## [Unreleased]\n")).is_empty());
         assert_eq!(check_changelog(Some("## 1.0.0\n")).len(), 1);
         assert_eq!(check_changelog(None).len(), 1);
+    }
+
+    #[test]
+    fn tests_that_are_named_exist() {
+        let known = |name: &str| name == "a_test";
+        let row = |test: &str| format!("| 1 | `x` is slow | it is cut | {test} | 1 s |\n");
+        assert!(check_faults(Some(&row("`a_test`, others")), known).is_empty());
+        let found = check_faults(Some(&(row("`a_test`") + &row("`a_test` `no_test`"))), known);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found.first().map(|finding| finding.line), Some(2));
+        assert_eq!(check_faults(None, known).len(), 1);
     }
 
     #[test]

@@ -23,6 +23,11 @@ pub(crate) struct Function {
     pub(crate) length: usize,
 }
 
+/// The name of every function of a file, tests included.
+pub(crate) fn function_names(text: &str) -> Vec<String> {
+    text.lines().filter_map(function_name).collect()
+}
+
 impl RustText {
     /// Splits `text`; with `all_tests` every line is test code.
     pub(crate) fn new(text: &str, all_tests: bool) -> Self {
