@@ -212,7 +212,7 @@ async fn open_books(settings: &Settings, catalogue: &Catalogue) -> Result<Books,
     Ok(Books { store, ledger })
 }
 
-const fn bounds(settings: &Settings) -> Bounds {
+fn bounds(settings: &Settings) -> Bounds {
     Bounds {
         connections_max: open_files::connections(settings.connections_max),
         header_timeout: settings.header_timeout,
