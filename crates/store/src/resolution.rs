@@ -238,14 +238,8 @@ async fn cost(link: &mut Link<'_>, aside: &PutAside) -> Result<Credits, StoreErr
         .map_err(|error| not_resolvable(aside.request_id, format!("{error}; drop it")))
 }
 
-/// Books it as if it had just arrived, with nothing held for it. What the account paid, and what
-/// the operator bears beside the charge.
-async fn charge(
-    link: &mut Link<'_>,
-    loaded: &mut book::Loaded,
-    aside: &PutAside,
-) -> Result<(Credits, Credits), StoreError> {
-    let request = aside.request_id;
+/// Nothing is booked into a month whose charges are being summed up.
+async fn refuse_while_closing(link: &mut Link<'_>, request: RequestId) -> Result<(), StoreError> {
     let closing = sql("SELECT 1 FROM closed_months \
          WHERE state = 'closing' AND first_id <= ? AND end_id > ?");
     let closing = closing.uuid(request.uuid()).uuid(request.uuid());
@@ -256,6 +250,18 @@ async fn charge(
             "its month is being closed; wait for that",
         ));
     }
+    Ok(())
+}
+
+/// Books it as if it had just arrived, with nothing held for it. What the account paid, and what
+/// the operator bears beside the charge.
+async fn charge(
+    link: &mut Link<'_>,
+    loaded: &mut book::Loaded,
+    aside: &PutAside,
+) -> Result<(Credits, Credits), StoreError> {
+    let request = aside.request_id;
+    refuse_while_closing(link, request).await?;
     let cost = cost(link, aside).await?;
     let due = Due {
         request,

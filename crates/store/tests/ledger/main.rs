@@ -16,6 +16,7 @@ mod credit;
 mod faults;
 mod idempotency;
 mod keys;
+mod large;
 mod leases;
 mod local_journal;
 mod months;
