@@ -96,12 +96,13 @@ impl Watcher {
         if let Some(last) = rows.last() {
             self.marks.note(clock::now(), last.seq);
         }
-        let slept = since_last.is_some_and(|slept| slept + OVERLAP > CHANGES_KEPT);
+        // What was looked up before the first look may have changed before it, too.
+        let slept = since_last.is_none_or(|slept| slept + OVERLAP > CHANGES_KEPT);
         if slept {
             self.keys.forget_all();
         }
         let me = self.escrow.replica().uuid();
-        // At the first look nothing is known yet that could be wrong.
+        // At the first look nothing is known any more that could be wrong.
         if self.looked.is_some() {
             for row in &rows {
                 if !self.seen.contains(&row.seq) && row.source != Some(me) {

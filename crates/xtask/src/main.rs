@@ -8,6 +8,7 @@ mod prices;
 mod provider_file;
 mod real_model;
 mod report;
+mod simulate;
 mod soak;
 mod test;
 mod tidy;
@@ -47,6 +48,8 @@ enum Chore {
     Bench(bench::Arguments),
     /// Kill, freeze and restart gateways under load for a long time, and have the books judged.
     Soak(soak::Arguments),
+    /// Run the ledger over simulated time, faults and clocks; failing seeds are printed.
+    Simulate(simulate::Arguments),
     /// Check the habits that no compiler checks.
     Tidy,
     /// Write the documents that are made from code and data.
@@ -75,6 +78,7 @@ fn run(checkout: &Checkout, chore: Chore) -> Result<Report, Failure> {
         Chore::Mutate(arguments) => mutate::run(checkout, &arguments),
         Chore::Bench(arguments) => bench::run(checkout, &arguments),
         Chore::Soak(arguments) => soak::run(checkout, &arguments),
+        Chore::Simulate(arguments) => simulate::run(checkout, &arguments),
         Chore::Tidy => tidy::run(checkout),
         Chore::Generate(arguments) => generate::run(checkout, &arguments),
     }
