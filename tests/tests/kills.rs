@@ -13,7 +13,7 @@ fn kills(otherwise: usize) -> usize {
 fn plan(seed: u64, books: Books) -> StormPlan {
     let (replicas, kills, kill_ms) = match books {
         // One process owns the file: it has to live for long enough to write checkpoints.
-        Books::Sqlite => (1, kills(4), (300, 7_000)),
+        Books::Sqlite => (1, kills(4), (3_000, 9_000)),
         Books::Postgres => (4, kills(6), (300, 2_800)),
     };
     StormPlan {

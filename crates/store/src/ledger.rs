@@ -35,7 +35,7 @@ const RECALL_POLL: Duration = Duration::from_millis(15);
 /// Other replicas are asked again after this.
 const RECALL_EVERY: Duration = Duration::from_millis(100);
 /// Where other replicas lease what is lacking, so many short waits are made for it.
-const RECALL_WAITS: u32 = 5;
+const RECALL_WAITS: u32 = 10;
 /// Commands that may wait for the journal.
 const COMMANDS_MAX: usize = 4096;
 

@@ -12,7 +12,7 @@ use super::number;
 /// Streams that the frozen process has open.
 const STREAMS: usize = 5;
 /// Requests that wait at its door while it sleeps.
-const KNOCKS: usize = 6;
+const KNOCKS: usize = 60;
 
 async fn is_reaped(storm: &Storm, name: &str) {
     eventually("the frozen one is taken for dead", async || {
