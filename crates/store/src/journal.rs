@@ -18,13 +18,12 @@ use crate::{
     batch::{self, Applied, Asked, Batch, Item, Outcome},
     clock, fresh,
     lag::Lag,
-    link::Tx,
+    line::{begin, connected, unless_lost},
     local_journal::JournalFile,
-    postgres::{OwnConnection, Session},
+    postgres::OwnConnection,
     refill::{Answer, Refills, Waiting},
     replica,
     sql::sql,
-    store::Backend,
 };
 
 /// The most settlements, and the most commands, of one transaction. What a transaction costs by
@@ -540,61 +539,6 @@ impl Journal {
         let lag = clock::now().saturating_duration_since(since);
         let figures = self.figures.lock();
         figures.unwrap_or_else(PoisonError::into_inner).lag = lag;
-    }
-}
-
-/// A transaction of the journal's own.
-pub(crate) async fn begin<'c>(
-    store: &Store,
-    connection: &'c mut Option<OwnConnection>,
-) -> Result<Tx<'c>, StoreError> {
-    match store.backend() {
-        Backend::Sqlite(_) => store.begin().await,
-        #[cfg(feature = "simulation")]
-        Backend::Simulated(_) => store.begin().await,
-        Backend::Postgres(backend) => {
-            let connection = match connection.take() {
-                Some(open) => connection.insert(open),
-                None => connection.insert(backend.own_connection().await?),
-            };
-            connection.begin().await
-        }
-    }
-}
-
-/// Makes the connection where there is none; the server's session behind it, where it is known.
-async fn connected(
-    store: &Store,
-    connection: &mut Option<OwnConnection>,
-) -> Result<Option<Session>, StoreError> {
-    match store.backend() {
-        Backend::Sqlite(_) => Ok(None),
-        #[cfg(feature = "simulation")]
-        Backend::Simulated(_) => Ok(None),
-        Backend::Postgres(backend) => {
-            let open = match connection.take() {
-                Some(open) => open,
-                None => backend.own_connection().await?,
-            };
-            Ok(connection.insert(open).session())
-        }
-    }
-}
-
-/// Does a part of an attempt, unless it becomes known that its answer will never come.
-async fn unless_lost<T>(
-    store: &Store,
-    session: Option<Session>,
-    work: impl Future<Output = Result<T, StoreError>>,
-) -> Result<T, StoreError> {
-    let (Backend::Postgres(backend), Some(session)) = (store.backend(), session) else {
-        return work.await;
-    };
-    tokio::select! {
-        // What is done is done, however long it took.
-        biased;
-        done = work => done,
-        () = backend.until_lost(session) => Err(StoreError::TimedOut),
     }
 }
 

@@ -22,6 +22,7 @@ use crate::{
     chores, clock, fresh,
     journal::{self, CLOSE_GRACE, Command, Figures, Journal},
     lag::Lag,
+    line,
     local_journal::{self, JournalFile},
     reaper,
     refill::{Answer, Refills, slice},
@@ -134,7 +135,7 @@ impl Ledger {
         let asked = clock::now();
         let escrow = Escrow::new(id, asked);
         let mut connection = None;
-        let mut tx = journal::begin(&store, &mut connection).await?;
+        let mut tx = line::begin(&store, &mut connection).await?;
         replica::register(&mut tx.link(), id, options.lease_ttl).await?;
         tx.commit().await?;
         escrow.extend_fence(asked + options.lease_ttl.saturating_sub(options.lease_margin));
@@ -271,7 +272,7 @@ impl Ledger {
                     if clock::now() < deadline || self.lacking(path, need, clock::now()).is_none() {
                         continue;
                     }
-                    // What came is taken by others, and there is no time left to ask for more.
+                    // Others took what came, and there is no time to ask again.
                     return Err(shortfall(figures.free, Credits::ZERO, true));
                 }
                 Some(Answer::Short {
@@ -287,12 +288,10 @@ impl Ledger {
             }
             let elsewhere = leased_elsewhere.is_positive();
             let now = clock::now();
-            let coming = elsewhere || figures.held.is_positive();
             // What lies idle with others comes back after a commit of theirs, also on a busy machine.
-            let waits = if elsewhere { RECALL_WAITS } else { 1 };
-            let since = *answered.get_or_insert(now);
-            let patience = deadline.min(since + self.0.options.short_wait * waits);
-            if !coming || now >= patience {
+            let wait = self.0.options.short_wait * if elsewhere { RECALL_WAITS } else { 1 };
+            let patience = deadline.min(*answered.get_or_insert(now) + wait);
+            if !(elsewhere || figures.held.is_positive()) || now >= patience {
                 return Err(shortfall(available, leased_elsewhere, false));
             }
             recall = elsewhere && recalled.is_none_or(|at| now >= at + RECALL_EVERY);

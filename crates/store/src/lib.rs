@@ -24,6 +24,7 @@ mod journal;
 mod key;
 mod lag;
 mod ledger;
+mod line;
 mod link;
 mod local_journal;
 mod month;

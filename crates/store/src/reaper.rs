@@ -27,6 +27,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub(crate) struct Reaper {
     seen: BTreeMap<Uuid, Seen>,
+    /// When the last look was answered.
+    looked: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +51,9 @@ impl Reaper {
     ///
     /// A replica counts its leases' life from before it asked for a batch, the reaper from after
     /// it saw the batch, so the replica has always stopped granting first.
+    ///
+    /// Where this reaper could not see for half a life, because the database was away, nobody
+    /// could write either: then everybody gets a whole life from its return.
     pub(crate) async fn reap(
         &mut self,
         store: &Store,
@@ -63,6 +68,8 @@ impl Reaper {
             reader.link().all(find.uuid(me.uuid())).await?
         };
         let answered = clock::now();
+        let looked = self.looked.replace(answered);
+        let gap = looked.map_or(Duration::ZERO, |at| answered.saturating_duration_since(at));
         let mut seen = BTreeMap::new();
         let mut due = Vec::new();
         for replica in living {
@@ -70,10 +77,10 @@ impl Reaper {
                 last_batch: replica.last_batch,
                 since: answered,
             };
-            let before = self.seen.get(&replica.id);
+            let life = Duration::from_micros(u64::try_from(replica.ttl).unwrap_or(0)) + grace;
+            let before = self.seen.get(&replica.id).filter(|_| gap <= life / 2);
             let same = before.filter(|before| before.last_batch == replica.last_batch);
             let kept = same.copied().unwrap_or(now);
-            let life = Duration::from_micros(u64::try_from(replica.ttl).unwrap_or(0)) + grace;
             if asked.saturating_duration_since(kept.since) >= life {
                 due.push((ReplicaId::from_uuid(replica.id), kept.last_batch));
             }

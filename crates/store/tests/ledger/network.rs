@@ -133,6 +133,64 @@ async fn a_swallowed_connection_is_left_within_seconds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_was_cut_off_by_the_same_outage_is_not_taken_for_dead() {
+    let options = LedgerOptions {
+        lease_ttl: Duration::from_secs(3),
+        lease_margin: Duration::from_millis(500),
+        ..quick()
+    };
+    let (world, first_proxy, first) = proxied(options.clone()).await;
+    let (_, rest) = world.url.split_once("127.0.0.1:").unwrap();
+    let port: u16 = rest.split('/').next().unwrap().parse().unwrap();
+    let second_proxy = Proxy::before(([127, 0, 0, 1], port).into()).await.unwrap();
+    let second = Ledger::start(open(&second_proxy.url(&world.url)).await, options.clone());
+    let second = second.await.unwrap();
+    let key = world.key(1000, None).await;
+    let record = first.authenticate(key.secret.expose()).await.unwrap();
+    let held = hold_from(&first, &record.path, n(100), soon())
+        .await
+        .unwrap();
+    flushed(&first).await;
+    // Each sees the other live.
+    let alive = "SELECT COUNT(*) FROM replicas WHERE state = 'alive'";
+    assert_eq!(world.number(alive).await, 2);
+    first_proxy.refuse();
+    second_proxy.refuse();
+    let begun = Instant::now();
+    eventually("a whole life without the database", || async {
+        begun.elapsed() > options.lease_ttl + options.lease_margin * 3
+    })
+    .await;
+    // The other one is back first, and looks around.
+    second_proxy.open();
+    eventually("the other one is back", || async { !second.stats().fenced }).await;
+    let back = Instant::now();
+    eventually("the other one has looked around", || async {
+        back.elapsed() > options.lease_margin * 2
+    })
+    .await;
+    first_proxy.open();
+    first
+        .reserve()
+        .unwrap()
+        .send(settlement(&world.facts(&record), held.replica(), 60, 0));
+    held.spend(n(60));
+    flushed(&first).await;
+    assert_eq!(world.number(alive).await, 2);
+    assert_eq!(
+        world
+            .number("SELECT COUNT(*) FROM charges WHERE late")
+            .await,
+        0
+    );
+    for ledger in [first, second] {
+        assert!(ledger.shutdown(Duration::from_secs(10)).await);
+    }
+    assert_eq!(world.total(key.account.id).await, 940);
+    world.balanced().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_slow_commit_is_waited_for() {
     let (world, proxy, ledger) = proxied(LedgerOptions::default()).await;
     let key = world.key(1000, None).await;

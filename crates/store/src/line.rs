@@ -1,0 +1,65 @@
+//! The journal's own line to the database: made where there is none, and left when nothing comes over it any more.
+
+use std::future::Future;
+
+use crate::{
+    Store, StoreError,
+    link::Tx,
+    postgres::{OwnConnection, Session},
+    store::Backend,
+};
+
+/// A transaction of the journal's own.
+pub(crate) async fn begin<'c>(
+    store: &Store,
+    connection: &'c mut Option<OwnConnection>,
+) -> Result<Tx<'c>, StoreError> {
+    match store.backend() {
+        Backend::Sqlite(_) => store.begin().await,
+        #[cfg(feature = "simulation")]
+        Backend::Simulated(_) => store.begin().await,
+        Backend::Postgres(backend) => {
+            let connection = match connection.take() {
+                Some(open) => connection.insert(open),
+                None => connection.insert(backend.own_connection().await?),
+            };
+            connection.begin().await
+        }
+    }
+}
+
+/// Makes the connection where there is none; the server's session behind it, where it is known.
+pub(crate) async fn connected(
+    store: &Store,
+    connection: &mut Option<OwnConnection>,
+) -> Result<Option<Session>, StoreError> {
+    match store.backend() {
+        Backend::Sqlite(_) => Ok(None),
+        #[cfg(feature = "simulation")]
+        Backend::Simulated(_) => Ok(None),
+        Backend::Postgres(backend) => {
+            let open = match connection.take() {
+                Some(open) => open,
+                None => backend.own_connection().await?,
+            };
+            Ok(connection.insert(open).session())
+        }
+    }
+}
+
+/// Does a part of an attempt, unless it becomes known that its answer will never come.
+pub(crate) async fn unless_lost<T>(
+    store: &Store,
+    session: Option<Session>,
+    work: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let (Backend::Postgres(backend), Some(session)) = (store.backend(), session) else {
+        return work.await;
+    };
+    tokio::select! {
+        // What is done is done, however long it took.
+        biased;
+        done = work => done,
+        () = backend.until_lost(session) => Err(StoreError::TimedOut),
+    }
+}
