@@ -20,7 +20,7 @@ use crate::{
     booking::USAGE_ABOVE_HOLD,
     changes::Marks,
     chores, clock, fresh,
-    journal::{self, CLOSE_GRACE, Command, Figures, Journal},
+    journal::{CLOSE_GRACE, Command, Figures, Journal},
     lag::Lag,
     line,
     local_journal::{self, JournalFile},
