@@ -38,6 +38,8 @@ const PROBE_EVERY: Duration = Duration::from_millis(1);
 const STATS_EVERY: Duration = Duration::from_millis(10);
 /// Within this, everything that was sent is written.
 const DRAIN_MAX: Duration = Duration::from_secs(60);
+/// How often it is looked whether it is, which visits every budget.
+const DRAIN_LOOK: Duration = Duration::from_millis(10);
 /// Within this, credit is there: every account is rich.
 const HOLD_MAX: Duration = Duration::from_secs(20);
 
@@ -215,7 +217,7 @@ async fn ask(shared: Arc<Shared>) -> Result<Seen, BenchError> {
     let mut seen = Seen::default();
     while !shared.over.load(Ordering::Acquire) {
         tokio::time::sleep(STATS_EVERY).await;
-        seen.lag_said.push(shared.ledger.stats().journal_lag);
+        seen.lag_said.push(shared.ledger.journal_lag());
     }
     Ok(seen)
 }
@@ -229,7 +231,7 @@ async fn drained(ledger: &Ledger) -> Result<(), BenchError> {
                 seconds: DRAIN_MAX.as_secs(),
             });
         }
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        tokio::time::sleep(DRAIN_LOOK).await;
     }
     // The journal has everything; a balance is told after the batch that it came with. Nobody
     // has this account, so there is no balance to be told: the answer alone counts.
