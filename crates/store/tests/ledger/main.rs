@@ -11,6 +11,7 @@
 mod admin;
 mod audit;
 mod batches;
+mod clocks;
 mod closing;
 mod credit;
 mod faults;

@@ -64,11 +64,13 @@ fn every_seed_keeps_the_books() {
 
 #[test]
 fn the_same_seed_is_the_same_run() {
+    let mut lines = 0;
     for seed in [1, 2, 3, 5, 8, 13, 21, 34] {
         let (first, second) = (simulate(seed, false), simulate(seed, false));
         assert_eq!(first.hash, second.hash, "seed {seed}");
-        assert!(first.lines > 50, "seed {seed} did nothing");
+        lines += first.lines;
     }
+    assert!(lines > 1000, "nothing much happened: {lines} lines");
     assert_ne!(simulate(1, false).hash, simulate(2, false).hash);
 }
 
