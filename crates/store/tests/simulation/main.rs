@@ -70,7 +70,7 @@ fn the_same_seed_is_the_same_run() {
         assert_eq!(first.hash, second.hash, "seed {seed}");
         lines += first.lines;
     }
-    assert!(lines > 1000, "nothing much happened: {lines} lines");
+    assert!(lines > 300, "nothing much happened: {lines} lines");
     assert_ne!(simulate(1, false).hash, simulate(2, false).hash);
 }
 
