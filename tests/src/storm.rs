@@ -67,6 +67,8 @@ pub struct StormPlan {
     pub faults: Faults,
     /// Variables beside those of every test.
     pub variables: Vec<(String, String)>,
+    /// Of a killed process's requests, tokens that it may have written down and not sent.
+    pub ahead_tokens: u64,
     /// Where the processes log.
     pub log: Option<PathBuf>,
 }
@@ -85,6 +87,7 @@ impl Default for StormPlan {
             lasts: Duration::from_secs(10),
             faults: Faults::default(),
             variables: Vec::new(),
+            ahead_tokens: 0,
             log: None,
         }
     }
@@ -363,7 +366,8 @@ impl Storm {
             }
             self.records.add(Record::Answer(Box::new(one.answer)));
         }
-        let flags: &[&str] = &["--closed"];
+        let ahead = self.plan.ahead_tokens.to_string();
+        let flags: &[&str] = &["--closed", "--ahead-tokens", &ahead];
         let records = self.records.all();
         let report = verdict(self.place.url(), &records, flags).await;
         let calm = Calm {

@@ -3,6 +3,7 @@
 use std::{env, time::Duration};
 
 use auditor::Outcome;
+use tempfile::TempDir;
 use tests::{Books, Calm, Dice, Faults, Place, Storm, StormPlan};
 
 /// How often processes are killed, for each store; the long form is a hundred and more.
@@ -48,6 +49,7 @@ fn print(what: &str, seed: u64, calm: &Calm) {
          acknowledged settlements {}, lost {}\n\
          nano-credits lost {} in all, {} at most by one process; bound {} (what {} requests that \
          ended with a process, or right before, had delivered)\n\
+         charged for what was written down and not got out any more: {}\n\
          leases back after p50 {:?}, p99 {:?}\n{totals:?}",
         calm.kills,
         calm.outcomes,
@@ -57,6 +59,7 @@ fn print(what: &str, seed: u64, calm: &Calm) {
         totals.lost_max,
         totals.at_risk,
         totals.requests_at_risk,
+        totals.ahead,
         quantile(&back, 50),
         quantile(&back, 99),
     );
@@ -92,4 +95,35 @@ async fn kill_9_again_and_again_on_sqlite_bends_no_books() {
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_9_again_and_again_on_postgres_bends_no_books() {
     killed(Books::Postgres, Dice::seed_or(29), |_| ()).await;
+}
+
+/// What a process may have written down of a stream and not got out: a few words at their pace.
+const AHEAD_TOKENS: u64 = 32;
+
+async fn killed_with_a_local_journal(books: Books, seed: u64) {
+    let folder = TempDir::new().unwrap();
+    let journals = folder.path().join("replica-{slot}");
+    let journals = journals.to_str().unwrap().to_owned();
+    let calm = killed(books, seed, |plan| {
+        plan.variables
+            .push(("TOLLWAY_LOCAL_JOURNAL".to_owned(), journals));
+        plan.ahead_tokens = AHEAD_TOKENS;
+    })
+    .await;
+    let totals = &calm.report.totals;
+    assert_eq!(
+        (totals.lost, totals.acknowledged_lost),
+        (0, 0),
+        "{totals:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kill_9_with_a_local_journal_loses_nothing_on_sqlite() {
+    killed_with_a_local_journal(Books::Sqlite, Dice::seed_or(31)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kill_9_with_a_local_journal_loses_nothing_on_postgres() {
+    killed_with_a_local_journal(Books::Postgres, Dice::seed_or(37)).await;
 }

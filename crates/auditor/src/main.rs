@@ -24,6 +24,9 @@ struct Arguments {
     /// The database's clock jumped: the times of rows say nothing about their order.
     #[arg(long)]
     any_order: bool,
+    /// Of a killed process's requests, so many tokens may have been written down and not sent.
+    #[arg(long, default_value_t = 0)]
+    ahead_tokens: u64,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -51,6 +54,7 @@ async fn audit(arguments: &Arguments) -> Result<Report, AuditorError> {
     let options = Options {
         closed: arguments.closed,
         any_order: arguments.any_order,
+        ahead_tokens: arguments.ahead_tokens,
     };
     Ok(judge(&books, &records, options))
 }

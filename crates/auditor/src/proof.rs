@@ -19,6 +19,9 @@ pub struct Options {
     pub closed: bool,
     /// The database's clock jumped: times in the rows say nothing about their order.
     pub any_order: bool,
+    /// Processes write down what they are about to send: of a killed one's requests, so many tokens
+    /// may be charged that its client did not get to see.
+    pub ahead_tokens: u64,
 }
 
 /// One thing that is wrong.
@@ -51,6 +54,8 @@ pub struct Totals {
     pub lost: Nanos,
     /// The most of it that one process took with it.
     pub lost_max: Nanos,
+    /// Charged for what killed processes had written down and not got out any more.
+    pub ahead: Nanos,
     /// The price of all that lost requests and those at risk delivered: no more can be lost.
     pub at_risk: Nanos,
     /// Requests that ended with the process, or right before.

@@ -193,13 +193,24 @@ fn whole(case: &mut Case<'_>, answer: &Answer, charge: &ChargeRow) {
 fn taken_over(case: &mut Case<'_>, answer: &Answer, charge: &ChargeRow, collected: Nanos) -> Nanos {
     let delivered = delivered_cost(case, answer);
     let id = &charge.id;
-    // A client that hung up may have been sent more than it read.
-    let most = if answer.outcome == Outcome::HungUp {
-        let prompt = answer.prompt_tokens;
-        let sent = Tokens::text(prompt, answer.output_tokens_max);
-        model_cost(case, answer, &sent)
-    } else {
-        delivered
+    let ahead = case.options.ahead_tokens;
+    let sent = match answer.outcome {
+        // A client that hung up may have been sent more than it read.
+        Outcome::HungUp => Some(answer.output_tokens_max),
+        Outcome::Lost if ahead > 0 => Some(answer.output_tokens + ahead),
+        Outcome::Lost
+        | Outcome::Finished
+        | Outcome::Failed
+        | Outcome::Exhausted
+        | Outcome::Stopped
+        | Outcome::Refused => None,
+    };
+    let most = match sent {
+        Some(sent) => {
+            let tokens = Tokens::text(answer.prompt_tokens, sent);
+            model_cost(case, answer, &tokens)
+        }
+        None => delivered,
     };
     if collected > most {
         let what = format!("{collected} for {most}");
@@ -233,7 +244,10 @@ fn at_risk(
 ) -> Nanos {
     case.totals.requests_at_risk += 1;
     case.totals.at_risk += delivered;
-    case.totals.cost += delivered;
+    case.totals.cost += delivered.max(explained);
+    if answer.outcome == Outcome::Lost {
+        case.totals.ahead += (explained - delivered).max(0);
+    }
     if answer.output_tokens_certain > 0 {
         let prompt = prompt_least(answer);
         let certain = Tokens::text(prompt, answer.output_tokens_certain);
@@ -288,12 +302,15 @@ fn without_record(
     nameless: &mut HashMap<&str, Vec<&Answer>>,
 ) {
     let completion = charge.tokens.completion_total();
+    let ahead = case.options.ahead_tokens > 0;
     let candidates = nameless.get_mut(charge.account_id.as_str());
     let place = candidates.as_ref().and_then(|answers| {
         answers.iter().position(|answer| {
             let same = answer.key_id == charge.key_id && answer.model == charge.model;
             let few = match answer.outcome {
                 Outcome::HungUp => completion <= i128::from(answer.output_tokens_max),
+                // Written down as a whole, and killed before it was sent.
+                Outcome::Lost if ahead => completion <= i128::from(answer.output_tokens_max),
                 Outcome::Finished
                 | Outcome::Failed
                 | Outcome::Exhausted
@@ -306,8 +323,12 @@ fn without_record(
     });
     match (candidates, place) {
         (Some(answers), Some(place)) => {
-            answers.swap_remove(place);
-            case.totals.cost += case.collected(charge) + case.borne(charge);
+            let answer = answers.swap_remove(place);
+            let explained = case.collected(charge) + case.borne(charge);
+            case.totals.cost += explained;
+            if answer.outcome == Outcome::Lost {
+                case.totals.ahead += explained;
+            }
         }
         (Some(_), None) | (None, _) => {
             let what = format!("{} for a request that nobody made", charge.cost);
