@@ -296,9 +296,7 @@ impl Ledger {
                 return Err(shortfall(available, leased_elsewhere, false));
             }
             recall = elsewhere && recalled.is_none_or(|at| now >= at + RECALL_EVERY);
-            if recall {
-                recalled = Some(now);
-            }
+            recalled = if recall { Some(now) } else { recalled };
             let wake = if !elsewhere {
                 patience
             } else if recall {
