@@ -1,4 +1,4 @@
-//! No space left: closed, readable, healed by itself, and nothing lost, on both databases.
+//! No space left: closed, readable, healed by itself, and nothing lost.
 
 use std::{sync::Arc, time::Instant};
 
@@ -6,7 +6,7 @@ use billing::Credits;
 use http::Method;
 use serde_json::json;
 use tests::{Customer, Gateway, LIMIT, Place, Plain, credits, eventually, in_time};
-use throwaway_postgres::{Disk, Options, SmallDisk};
+use throwaway_postgres::{Disk, Options};
 
 use super::{
     RECOVERED_WITHIN, Rig, blocking, on_this_machine,
@@ -159,31 +159,6 @@ async fn a_full_log_of_writes_costs_nobody_anything() {
             let at = super::lets_in(&freed).await;
             restarting.await.unwrap().unwrap();
             at
-        },
-    )
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_of_sqlite_costs_nobody_anything() {
-    let disk = Arc::new(blocking(|| SmallDisk::new(8 << 20)).await.unwrap());
-    let url = format!("sqlite://{}/books.db", disk.path().display());
-    // Started twice: the first end leaves no log whose pages could be used again.
-    let gateway = Gateway::start_at(Place::at(url), |_| ())
-        .await
-        .restart()
-        .await;
-    let (filled, freed) = (Arc::clone(&disk), Arc::clone(&disk));
-    survives_a_full_disk(
-        gateway,
-        async || {
-            let disk = Arc::clone(&filled);
-            blocking(move || disk.fill()).await.unwrap();
-        },
-        async || {
-            let disk = Arc::clone(&freed);
-            blocking(move || disk.free()).await.unwrap();
-            Instant::now()
         },
     )
     .await;
