@@ -145,7 +145,7 @@ impl Spread {
     pub(crate) fn pick(self, random: u64) -> u64 {
         let below_one = (random >> 11) as f64 / (1_u64 << 53) as f64;
         let place = if self.skewed {
-            (self.accounts as f64).powf(below_one) - 1.0
+            (self.accounts as f64 + 1.0).powf(below_one) - 1.0
         } else {
             self.accounts as f64 * below_one
         };

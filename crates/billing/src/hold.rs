@@ -700,7 +700,7 @@ mod tests {
         let notes = Arc::new(Notes::default());
         let mut bench = Bench::new(13);
         bench.local = Some(Arc::clone(&notes));
-        let mut charge = bench.charge(10);
+        let mut charge = bench.charge(13);
         let now = Instant::now();
         charge.observe(&[text(" one")], now).unwrap();
         charge.mark_first_output(now);

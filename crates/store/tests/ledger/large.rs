@@ -64,7 +64,7 @@ async fn fill(world: &World, month: Month, rows: i64) {
         .raw(&format!(
             "INSERT INTO accounts SELECT {account}, 'a', 0, false, '{{}}', 1, 1 FROM {accounts}; \
              INSERT INTO keys SELECT {key}, {account}, 'k', {digest}, 'p', NULL, NULL, NULL, NULL, \
-               '{{}}', 1, 1 FROM {accounts}; \
+               '{{}}', 1, 1, NULL, NULL FROM {accounts}; \
              INSERT INTO budgets SELECT {account}, {account}, 'account', 50, 0, 0, {spent}, 0 \
                FROM {accounts}; \
              INSERT INTO budgets SELECT {key}, {account}, 'key', -{spent}, 0, 0, {spent}, 0 \
