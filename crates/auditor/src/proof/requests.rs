@@ -159,6 +159,14 @@ fn whole(case: &mut Case<'_>, answer: &Answer, charge: &ChargeRow) {
             case.same("usage", id, prompt, said.prompt.into());
             case.same("usage", id, completion, said.completion.into());
         }
+        // The provider broke off before any output while the client left: nothing is owed.
+        ("counted", _, Outcome::HungUp)
+            if charge.ended == "upstream_failed"
+                && answer.output_tokens == 0
+                && completion == 0 =>
+        {
+            case.same("usage", id, prompt, 0);
+        }
         ("counted", _, Outcome::HungUp) => {
             case.same("usage", id, prompt, answer.prompt_tokens.into());
             let sent = i128::from(answer.output_tokens)..=i128::from(answer.output_tokens_max);
