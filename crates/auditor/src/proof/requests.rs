@@ -215,8 +215,12 @@ fn taken_over(case: &mut Case<'_>, answer: &Answer, charge: &ChargeRow, collecte
     };
     let most = match sent {
         Some(sent) => {
-            let tokens = Tokens::text(answer.prompt_tokens, sent);
+            let tokens = Tokens::text(prompt_most(answer), sent);
             model_cost(case, answer, &tokens)
+        }
+        None if answer.output_tokens > 0 => {
+            let tokens = Tokens::text(prompt_most(answer), answer.output_tokens);
+            model_cost(case, answer, &tokens).max(delivered)
         }
         None => delivered,
     };
@@ -240,6 +244,14 @@ fn taken_over(case: &mut Case<'_>, answer: &Answer, charge: &ChargeRow, collecte
         case.totals.cost += delivered;
         return 0;
     }
+    let delivered = match answer.reported {
+        // The provider's last word had come before the end: its figure of the prompt counts.
+        Some(said) if charge.source == "reported" && answer.output_tokens > 0 => {
+            let tokens = Tokens::text(said.prompt, answer.output_tokens);
+            model_cost(case, answer, &tokens)
+        }
+        Some(_) | None => delivered,
+    };
     at_risk(case, answer, id, explained, delivered)
 }
 
@@ -293,6 +305,12 @@ fn model_cost(case: &mut Case<'_>, answer: &Answer, tokens: &Tokens) -> Nanos {
 fn prompt_least(answer: &Answer) -> u64 {
     let said = answer.reported.map(|said| said.prompt);
     said.map_or(answer.prompt_tokens, |said| said.min(answer.prompt_tokens))
+}
+
+/// A prompt may be counted by us or reported; the higher of both.
+fn prompt_most(answer: &Answer) -> u64 {
+    let said = answer.reported.map(|said| said.prompt);
+    said.map_or(answer.prompt_tokens, |said| said.max(answer.prompt_tokens))
 }
 
 /// Nothing was delivered.
