@@ -328,21 +328,20 @@ fn without_record(
     nameless: &mut HashMap<&str, Vec<&Answer>>,
 ) {
     let completion = charge.tokens.completion_total();
-    let ahead = case.options.ahead_tokens > 0;
     let candidates = nameless.get_mut(charge.account_id.as_str());
     let place = candidates.as_ref().and_then(|answers| {
         answers.iter().position(|answer| {
             let same = answer.key_id == charge.key_id && answer.model == charge.model;
             let few = match answer.outcome {
-                Outcome::HungUp => completion <= i128::from(answer.output_tokens_max),
-                // Written down as a whole, and killed before it was sent.
-                Outcome::Lost if ahead => completion <= i128::from(answer.output_tokens_max),
+                // Booked as a whole, and killed before it was sent.
+                Outcome::HungUp | Outcome::Lost => {
+                    completion <= i128::from(answer.output_tokens_max)
+                }
                 Outcome::Finished
                 | Outcome::Failed
                 | Outcome::Exhausted
                 | Outcome::Stopped
-                | Outcome::Refused
-                | Outcome::Lost => charge.cost == 0,
+                | Outcome::Refused => charge.cost == 0,
             };
             same && few
         })
