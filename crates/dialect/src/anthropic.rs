@@ -4,6 +4,7 @@
 //! types of its Python SDK 2.12.
 
 pub(crate) mod answer;
+mod block;
 pub(crate) mod encode;
 mod error;
 mod messages;

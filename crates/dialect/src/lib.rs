@@ -6,6 +6,7 @@
 mod anthropic;
 mod client;
 mod compose;
+mod counts;
 mod error;
 mod features;
 mod json;

@@ -6,16 +6,15 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::error::status;
+use super::block::{FORMAT, RawBlock, literal};
 use super::reason::finish_reason;
 use super::report::Counts;
-use super::stream::{FORMAT, explanation, literal};
+use super::stream::explanation;
 use crate::compose::Piece;
-use crate::error::{DecodeError, UpstreamError};
+use crate::counts::Json;
+use crate::error::DecodeError;
 use crate::json;
 use crate::openai::{Answer, TextKind};
-
-type Json<'a> = Option<&'a RawValue>;
 
 #[derive(Deserialize)]
 struct RawAnswer<'a> {
@@ -35,26 +34,6 @@ struct RawAnswer<'a> {
     error: Json<'a>,
 }
 
-#[derive(Deserialize)]
-struct RawBlock<'a> {
-    #[serde(borrow, default)]
-    r#type: Cow<'a, str>,
-    #[serde(borrow, default)]
-    text: Json<'a>,
-    #[serde(borrow, default)]
-    thinking: Json<'a>,
-    #[serde(borrow, default)]
-    signature: Json<'a>,
-    #[serde(borrow, default)]
-    data: Json<'a>,
-    #[serde(borrow, default)]
-    id: Json<'a>,
-    #[serde(borrow, default)]
-    name: Json<'a>,
-    #[serde(borrow, default)]
-    input: Json<'a>,
-}
-
 /// Reads the body of a 200 answer. `created` is in Unix seconds.
 ///
 /// # Errors
@@ -69,9 +48,9 @@ pub(crate) fn decode(body: &Bytes, created: u64) -> Result<Answer, DecodeError> 
     }
     let raw: RawAnswer<'_> = serde_json::from_str(text)?;
     if let Some(error) = raw.error {
-        let mut error = UpstreamError::from_json(error.get());
-        error.status = error.status.or(error.kind.as_deref().and_then(status));
-        return Err(DecodeError::Upstream(Box::new(error)));
+        return Err(DecodeError::Upstream(Box::new(super::error::error(
+            error.get(),
+        ))));
     }
     let blocks = raw.content.ok_or(DecodeError::shape("no content"))?;
     let mut piece = Piece::answer(&raw.id, created, &raw.model);
@@ -117,10 +96,7 @@ fn write_reasoning(piece: &mut Piece, blocks: &[RawBlock<'_>]) -> Result<(), Dec
                 literal(block.thinking)?.unwrap_or(r#""""#),
                 literal(block.signature)?.unwrap_or("null"),
             ),
-            "redacted_thinking" => format!(
-                r#""type":"reasoning.encrypted","index":{count},{FORMAT},"data":{}"#,
-                literal(block.data)?.unwrap_or(r#""""#),
-            ),
+            "redacted_thinking" => block.encrypted(count)?,
             _ => continue,
         };
         if count > 0 {
@@ -139,9 +115,7 @@ fn write_calls(piece: &mut Piece, blocks: &[RawBlock<'_>]) -> Result<(), DecodeE
     let calls = blocks.iter().filter(|block| block.r#type == "tool_use");
     let mut any = false;
     for block in calls {
-        let wrong = || DecodeError::shape("a call without a name");
-        let name = literal(block.name)?.ok_or_else(wrong)?;
-        let id = literal(block.id)?.ok_or_else(wrong)?;
+        let (id, name) = block.call()?;
         piece.raw(if std::mem::replace(&mut any, true) {
             ","
         } else {

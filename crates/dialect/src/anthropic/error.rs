@@ -2,10 +2,17 @@
 
 use crate::error::UpstreamError;
 
+/// An error inside an answer, with the status that its kind has where it is an answer of its own.
+pub(super) fn error(json: &str) -> UpstreamError {
+    let mut error = UpstreamError::from_json(json);
+    error.status = error.status.or(error.kind.as_deref().and_then(status));
+    error
+}
+
 /// The status that a kind of error has where it is an answer of its own.
 ///
 /// Source: Anthropic's API reference, "Errors".
-pub(crate) fn status(kind: &str) -> Option<u16> {
+fn status(kind: &str) -> Option<u16> {
     Some(match kind {
         "invalid_request_error" => 400,
         "authentication_error" => 401,

@@ -5,12 +5,10 @@
 //! The counts of a stream are totals so far, so that the last one counts.
 
 use serde::Deserialize;
-use serde_json::value::RawValue;
 use tokens::Usage;
 
+use crate::counts::{Json, count, inner, object, wide};
 use crate::error::UsageFault;
-
-type Json<'a> = Option<&'a RawValue>;
 
 #[derive(Deserialize)]
 struct RawUsage<'a> {
@@ -64,22 +62,22 @@ impl Counts {
         let creation: RawCreation<'_> = inner(raw.cache_creation)?;
         let output: RawOutput<'_> = inner(raw.output_tokens_details)?;
         Ok(Self {
-            input: count("input_tokens", raw.input_tokens)?,
-            output: count("output_tokens", raw.output_tokens)?,
-            read: count("cache_read_input_tokens", raw.cache_read_input_tokens)?,
+            input: count("input_tokens", &[raw.input_tokens])?,
+            output: count("output_tokens", &[raw.output_tokens])?,
+            read: count("cache_read_input_tokens", &[raw.cache_read_input_tokens])?,
             write: count(
                 "cache_creation_input_tokens",
-                raw.cache_creation_input_tokens,
+                &[raw.cache_creation_input_tokens],
             )?,
             write_5m: count(
                 "ephemeral_5m_input_tokens",
-                creation.ephemeral_5m_input_tokens,
+                &[creation.ephemeral_5m_input_tokens],
             )?,
             write_1h: count(
                 "ephemeral_1h_input_tokens",
-                creation.ephemeral_1h_input_tokens,
+                &[creation.ephemeral_1h_input_tokens],
             )?,
-            thinking: count("thinking_tokens", output.thinking_tokens)?,
+            thinking: count("thinking_tokens", &[output.thinking_tokens])?,
         })
     }
 
@@ -146,35 +144,6 @@ impl Counts {
             ..self.prompt()?
         })
     }
-}
-
-fn wide(count: Option<u32>) -> u64 {
-    count.map_or(0, u64::from)
-}
-
-fn object<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, UsageFault> {
-    if !json.trim_ascii_start().starts_with('{') {
-        return Err(UsageFault::NotAnObject);
-    }
-    serde_json::from_str(json).map_err(|_| UsageFault::NotAnObject)
-}
-
-fn inner<'a, T: Deserialize<'a> + Default>(raw: Json<'a>) -> Result<T, UsageFault> {
-    raw.map_or_else(|| Ok(T::default()), |raw| object(raw.get()))
-}
-
-fn count(field: &'static str, raw: Json<'_>) -> Result<Option<u32>, UsageFault> {
-    let Some(json) = raw else {
-        return Ok(None);
-    };
-    let digits = json.get();
-    if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(UsageFault::NotACount { field });
-    }
-    digits
-        .parse()
-        .map(Some)
-        .map_err(|_| UsageFault::TooLarge { field })
 }
 
 #[cfg(test)]

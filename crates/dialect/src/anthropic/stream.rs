@@ -6,23 +6,20 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokens::Usage;
 
-use super::error::status;
+use super::block::{FORMAT, RawBlock, literal};
+use super::error::error;
 use super::reason::finish_reason;
 use super::report::Counts;
 use crate::client::ChunkTemplate;
 use crate::compose::Composer;
-use crate::error::{DecodeError, UpstreamError, UsageFault};
+use crate::counts::Json;
+use crate::error::{DecodeError, UsageFault};
 use crate::json;
 use crate::openai::{Delta, Ending, TextKind};
 use crate::sse::SseEvent;
 
 /// Blocks that may be open at once; Anthropic closes one before it opens the next.
 const OPEN_BLOCKS_MAX: usize = 64;
-
-/// How `reasoning_details` name thinking that only this provider can read back.
-pub(super) const FORMAT: &str = r#""format":"anthropic-claude-v1""#;
-
-type Json<'a> = Option<&'a RawValue>;
 
 #[derive(Deserialize)]
 struct RawEvent<'a> {
@@ -50,24 +47,6 @@ struct RawMessage<'a> {
     model: Cow<'a, str>,
     #[serde(borrow, default)]
     usage: Json<'a>,
-}
-
-#[derive(Deserialize)]
-struct RawBlock<'a> {
-    #[serde(borrow, default)]
-    r#type: Cow<'a, str>,
-    #[serde(borrow, default)]
-    text: Json<'a>,
-    #[serde(borrow, default)]
-    thinking: Json<'a>,
-    #[serde(borrow, default)]
-    data: Json<'a>,
-    #[serde(borrow, default)]
-    id: Json<'a>,
-    #[serde(borrow, default)]
-    name: Json<'a>,
-    #[serde(borrow, default)]
-    input: Json<'a>,
 }
 
 #[derive(Deserialize)]
@@ -220,9 +199,7 @@ impl AnthropicDecoder {
 
     fn error(&mut self, text: &str, out: &mut Vec<Delta>) {
         self.failed = true;
-        let mut error = UpstreamError::from_json(text);
-        error.status = error.status.or(error.kind.as_deref().and_then(status));
-        out.push(Delta::Error(Box::new(error)));
+        out.push(Delta::Error(Box::new(error(text))));
     }
 
     fn start(
@@ -286,15 +263,13 @@ impl AnthropicDecoder {
             }
             "redacted_thinking" => {
                 let detail = next(&mut self.details);
-                let data = literal(block.data)?.unwrap_or(r#""""#);
-                piece.raw(&encrypted(detail, data));
+                let said = block.encrypted(detail)?;
+                piece.raw(&format!(r#""reasoning_details":[{{{said}}}]"#));
                 (Open::Other, true)
             }
             "tool_use" => {
                 let call = next(&mut self.calls);
-                let wrong = || DecodeError::shape("a call without a name");
-                let name = literal(block.name)?.ok_or_else(wrong)?;
-                let id = literal(block.id)?.ok_or_else(wrong)?;
+                let (id, name) = block.call()?;
                 piece
                     .raw(&format!(
                         r#""tool_calls":[{{"index":{call},"id":{id},"type":"function","function":{{"name":"#
@@ -429,18 +404,6 @@ fn next(count: &mut u32) -> u32 {
     this
 }
 
-/// A string literal; `None` when there is none or it is empty.
-///
-/// # Errors
-/// Something else than a string, which would be output that nobody counts.
-pub(super) fn literal(raw: Json<'_>) -> Result<Option<&str>, DecodeError> {
-    match raw.map(RawValue::get) {
-        None | Some("null" | r#""""#) => Ok(None),
-        Some(text) if text.starts_with('"') => Ok(Some(text)),
-        Some(_) => Err(DecodeError::shape("a text that is no string")),
-    }
-}
-
 /// The words in which a refusal is explained. They are the provider's and not billed.
 pub(super) fn explanation(details: Json<'_>) -> Option<&str> {
     let text = details?.get();
@@ -466,12 +429,6 @@ fn signed(detail: u32, begun: bool, signature: &str) -> String {
     format!(
         r#""reasoning_details":[{{"type":"reasoning.text","index":{detail}{}{text},"signature":{signature}}}]"#,
         format_member(begun),
-    )
-}
-
-fn encrypted(detail: u32, data: &str) -> String {
-    format!(
-        r#""reasoning_details":[{{"type":"reasoning.encrypted","index":{detail},{FORMAT},"data":{data}}}]"#
     )
 }
 

@@ -1,9 +1,9 @@
 //! From a provider's usage object to disjoint buckets, or to a fault: never a guess, never a panic.
 
 use serde::Deserialize;
-use serde_json::value::RawValue;
 use tokens::Usage;
 
+use crate::counts::{Json, count, inner, object, wide};
 use crate::error::UsageFault;
 use crate::quirks::{Convention, Quirks};
 
@@ -25,8 +25,6 @@ pub(crate) struct Counts {
     accepted: Option<u32>,
     rejected: Option<u32>,
 }
-
-type Json<'a> = Option<&'a RawValue>;
 
 #[derive(Deserialize)]
 struct RawUsage<'a> {
@@ -95,8 +93,8 @@ impl Counts {
 
     fn try_read(json: &str) -> Result<Option<Self>, UsageFault> {
         let raw: RawUsage<'_> = object(json)?;
-        let prompt: RawPromptDetails<'_> = details(raw.prompt_tokens_details)?;
-        let completion: RawCompletionDetails<'_> = details(raw.completion_tokens_details)?;
+        let prompt: RawPromptDetails<'_> = inner(raw.prompt_tokens_details)?;
+        let completion: RawCompletionDetails<'_> = inner(raw.completion_tokens_details)?;
         let counts = Self {
             prompt: count("prompt_tokens", &[raw.prompt_tokens])?,
             completion: count("completion_tokens", &[raw.completion_tokens])?,
@@ -279,34 +277,4 @@ impl Counts {
             Err(UsageFault::TotalDisagrees)
         }
     }
-}
-
-fn wide(count: Option<u32>) -> u64 {
-    count.map_or(0, u64::from)
-}
-
-fn object<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, UsageFault> {
-    if !json.starts_with('{') {
-        return Err(UsageFault::NotAnObject);
-    }
-    serde_json::from_str(json).map_err(|_| UsageFault::NotAnObject)
-}
-
-fn details<'a, T: Deserialize<'a> + Default>(raw: Json<'a>) -> Result<T, UsageFault> {
-    raw.map_or_else(|| Ok(T::default()), |raw| object(raw.get()))
-}
-
-/// The first of several names for one count that is given.
-fn count(field: &'static str, names: &[Json<'_>]) -> Result<Option<u32>, UsageFault> {
-    let Some(json) = names.iter().flatten().next() else {
-        return Ok(None);
-    };
-    let digits = json.get();
-    if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(UsageFault::NotACount { field });
-    }
-    digits
-        .parse()
-        .map(Some)
-        .map_err(|_| UsageFault::TooLarge { field })
 }
