@@ -139,17 +139,12 @@ impl Batch {
             let draw = scope.draws.entry(facts.account_id).or_default();
             *draw = draw.saturating_add(item.settlement.capture.cost);
         }
-        for (budget, _) in &self.returns {
-            // What comes back draws nothing.
-            scope.draw_nothing(*budget);
+        let returned = self.returns.iter().map(|(budget, _)| *budget);
+        for budget in returned.chain(self.asks.iter().map(|asked| asked.budget)) {
+            scope.budgets.insert(budget);
+            // What comes back or is leased uses up no grant.
+            scope.draw_nothing(budget);
         }
-        for asked in &self.asks {
-            scope.draw_nothing(asked.budget);
-        }
-        scope.budgets.extend(self.returns.iter().map(|(id, _)| *id));
-        scope
-            .budgets
-            .extend(self.asks.iter().map(|asked| asked.budget));
         scope
     }
 }
@@ -186,8 +181,7 @@ pub(crate) async fn apply(
     }
     let mut loaded = book::load(link, &scope).await?;
     let live = u32::try_from(live).unwrap_or(u32::MAX);
-    let closed = closing::closed(link, &scope.requests, loaded.book.now().0).await?;
-    let outcome = book_all(link, replica, batch, &mut loaded, live, &closed).await?;
+    let outcome = book_all(link, replica, batch, &scope, &mut loaded, live).await?;
     Ok(Applied::Ready(outcome))
 }
 
@@ -212,23 +206,17 @@ async fn book_all(
     link: &mut Link<'_>,
     replica: ReplicaId,
     batch: &Batch,
+    scope: &Scope,
     loaded: &mut Loaded,
     live: u32,
-    closed: &BTreeSet<RequestId>,
 ) -> Result<Outcome, StoreError> {
-    let now = loaded.book.now();
-    let mut outcome = Outcome {
-        now,
-        ..Outcome::default()
-    };
     for (budget, amount) in &batch.returns {
         // A budget that is gone has nothing to give back to.
         if loaded.book.budget(*budget).is_ok() {
             loaded.book.give_back(*budget, replica, *amount)?;
         }
     }
-    let superseded = superseded(link, replica, batch).await?;
-    let settled = settle_all(replica, batch, loaded, closed, &superseded, &mut outcome);
+    let (settled, mut outcome) = settle(link, replica, batch, scope, loaded).await?;
     let mut recalls = Vec::new();
     for asked in &batch.asks {
         let granted = acquire(loaded, replica, asked, live)?;
@@ -240,7 +228,7 @@ async fn book_all(
         outcome.granted.push(granted);
     }
     loaded.save(link, &EntryNotes::default()).await?;
-    settled.save(link, now).await?;
+    settled.save(link, outcome.now).await?;
     let checkpointed: Vec<(ReplicaId, RequestId)> = batch
         .settlements
         .iter()
@@ -282,28 +270,14 @@ pub(crate) async fn book_lost(
 ) -> Result<Outcome, StoreError> {
     let scope = batch.scope(dead);
     let mut loaded = book::load(link, &scope).await?;
-    let now = loaded.book.now();
-    let closed = closing::closed(link, &scope.requests, now.0).await?;
-    let mut outcome = Outcome {
-        now,
-        ..Outcome::default()
-    };
     let holder = if alive {
         dead
     } else {
         ReplicaId::from_uuid(Uuid::nil())
     };
-    let superseded = superseded(link, holder, batch).await?;
-    let settled = settle_all(
-        holder,
-        batch,
-        &mut loaded,
-        &closed,
-        &superseded,
-        &mut outcome,
-    );
+    let (settled, outcome) = settle(link, holder, batch, &scope, &mut loaded).await?;
     loaded.save(link, &EntryNotes::default()).await?;
-    settled.save(link, now).await?;
+    settled.save(link, outcome.now).await?;
     let requests = batch.settlements.iter();
     let requests = requests.map(|item| (dead, item.settlement.facts.request_id));
     booking::delete_checkpoints(link, requests).await?;
@@ -324,6 +298,24 @@ async fn superseded(
         .map(|item| &item.settlement.facts)
         .map(|facts| (facts.account_id, facts.request_id));
     idempotency::superseded(link, late).await
+}
+
+/// Looks up which settlements must not be booked as they are, and runs the rules over all.
+async fn settle<'a>(
+    link: &mut Link<'_>,
+    replica: ReplicaId,
+    batch: &'a Batch,
+    scope: &Scope,
+    loaded: &mut Loaded,
+) -> Result<(Settled<'a>, Outcome), StoreError> {
+    let mut outcome = Outcome {
+        now: loaded.book.now(),
+        ..Outcome::default()
+    };
+    let closed = closing::closed(link, &scope.requests, outcome.now.0).await?;
+    let superseded = superseded(link, replica, batch).await?;
+    let settled = settle_all(replica, batch, loaded, &closed, &superseded, &mut outcome);
+    Ok((settled, outcome))
 }
 
 /// Runs the rules over every settlement; one that they refuse is put aside and stops nobody.

@@ -120,7 +120,7 @@ pub(crate) async fn load(link: &mut Link<'_>, scope: &Scope) -> Result<Loaded, S
 }
 
 /// Locks the accounts of these budgets.
-async fn lock(link: &mut Link<'_>, ids: Rows) -> Result<(), StoreError> {
+pub(crate) async fn lock(link: &mut Link<'_>, ids: Rows) -> Result<(), StoreError> {
     let lock = sql("SELECT id FROM budgets WHERE id IN \
          (SELECT b.account_id FROM {rows} JOIN budgets b ON b.id = s.id) ORDER BY id {lock}");
     match link.flavor() {

@@ -9,7 +9,7 @@ use crate::{
     Export, Month, Store, StoreError, book,
     charge::{USAGE_COLUMNS, admitted_us},
     check, clock,
-    export::{READ_MAX, not_closable},
+    export::{READ_MAX, be_patient, not_closable},
     link::Link,
     month::PARTITIONS_LOCK,
     sql::{Flavor, Rows, hex, sql},
@@ -81,14 +81,8 @@ impl Store {
         let over = month.next()?.start()?;
         let mut tx = self.begin().await?;
         let mut link = tx.link();
-        match link.flavor() {
-            Flavor::Sqlite => {}
-            Flavor::Postgres => {
-                // Waits for the batches that may be booking into the month.
-                let lock = sql("SELECT CAST(pg_advisory_xact_lock(?) AS text)").int(OLD_LOCK);
-                link.one::<(String,)>(lock).await?;
-            }
-        }
+        // Waits for the batches that may be booking into the month.
+        advisory_lock(&mut link, "pg_advisory_xact_lock", OLD_LOCK).await?;
         let now = book::now(&mut link).await?.0;
         let needed = i64::try_from(after.as_micros()).unwrap_or(i64::MAX);
         if now.saturating_sub(over.as_microsecond()) < needed {
@@ -127,16 +121,8 @@ impl Store {
         let name = month.to_string();
         let mut tx = self.begin().await?;
         let mut link = tx.link();
-        match link.flavor() {
-            Flavor::Sqlite => {}
-            Flavor::Postgres => {
-                let patience = READ_MAX.as_millis();
-                link.run(sql(format!("SET LOCAL statement_timeout = {patience}")))
-                    .await?;
-                let lock = sql("SELECT CAST(pg_advisory_xact_lock(?) AS text)");
-                link.one::<(String,)>(lock.int(PARTITIONS_LOCK)).await?;
-            }
-        }
+        be_patient(&mut link).await?;
+        advisory_lock(&mut link, "pg_advisory_xact_lock", PARTITIONS_LOCK).await?;
         let dropping = sql("UPDATE closed_months SET state = 'dropping' \
              WHERE month = ? AND state = 'closing'");
         if link.run(dropping.text(&name)).await? == 0 {
@@ -198,13 +184,7 @@ pub(crate) async fn closed(
     if old.is_empty() {
         return Ok(BTreeSet::new());
     }
-    match link.flavor() {
-        Flavor::Sqlite => {}
-        Flavor::Postgres => {
-            let lock = sql("SELECT CAST(pg_advisory_xact_lock_shared(?) AS text)");
-            link.one::<(String,)>(lock.int(OLD_LOCK)).await?;
-        }
-    }
+    advisory_lock(link, "pg_advisory_xact_lock_shared", OLD_LOCK).await?;
     let rows = Rows::new()
         .uuid("account_id", old.iter().map(|r| r.0.uuid()))
         .uuid("id", old.iter().map(|r| r.1.uuid()));
@@ -218,6 +198,23 @@ pub(crate) async fn closed(
         .into_iter()
         .map(|(id,)| RequestId::from_uuid(id))
         .collect())
+}
+
+/// Waits for a lock of Postgres', by the function that takes it, and holds it until the commit.
+/// SQLite has one writer and needs none.
+async fn advisory_lock(
+    link: &mut Link<'_>,
+    function: &'static str,
+    key: i64,
+) -> Result<(), StoreError> {
+    match link.flavor() {
+        Flavor::Sqlite => {}
+        Flavor::Postgres => {
+            let lock = sql(format!("SELECT CAST({function}(?) AS text)"));
+            link.one::<(String,)>(lock.int(key)).await?;
+        }
+    }
+    Ok(())
 }
 
 /// What speaks against closing: requests of the month that are not booked yet.

@@ -134,31 +134,8 @@ impl StoreError {
 
     /// True when somebody else held a lock for longer than we wait.
     pub(crate) fn is_lock_timeout(&self) -> bool {
-        match self {
-            Self::Database(sqlx::Error::Database(error)) => {
-                error.code().is_some_and(|code| code == "55P03")
-            }
-            Self::Database(_)
-            | Self::TimedOut
-            | Self::Url(_)
-            | Self::InUse { .. }
-            | Self::LocalJournalInUse { .. }
-            | Self::LocalJournal { .. }
-            | Self::File(_)
-            | Self::Migrate(_)
-            | Self::Empty
-            | Self::UnknownAccount(_)
-            | Self::UnknownKey(_)
-            | Self::Invalid { .. }
-            | Self::IdempotencyConflict
-            | Self::BelowZero { .. }
-            | Self::OverdraftInUse { .. }
-            | Self::NotClosable { .. }
-            | Self::Export(_)
-            | Self::NotResolvable { .. }
-            | Self::Rule(_)
-            | Self::Corrupt(_) => false,
-        }
+        matches!(self, Self::Database(sqlx::Error::Database(error))
+            if error.code().is_some_and(|code| code == "55P03"))
     }
 
     /// True when the database or the rules looked at the values and will never take them: trying

@@ -151,12 +151,10 @@ impl Store {
 pub(crate) async fn charges_at_one_moment(store: &Store) -> Result<Tx<'static>, StoreError> {
     let mut tx = store.backend().snapshot().await?;
     let mut link = tx.link();
+    be_patient(&mut link).await?;
     match link.flavor() {
         Flavor::Sqlite => {}
         Flavor::Postgres => {
-            let patience = READ_MAX.as_millis();
-            link.run(sql(format!("SET LOCAL statement_timeout = {patience}")))
-                .await?;
             // Before the snapshot is taken: a month that is dropped later stays until we are
             // done, and one that was dropped before is gone from the snapshot too.
             link.run(sql("LOCK TABLE charges IN ACCESS SHARE MODE"))
@@ -164,6 +162,19 @@ pub(crate) async fn charges_at_one_moment(store: &Store) -> Result<Tx<'static>, 
         }
     }
     Ok(tx)
+}
+
+/// Lets the statements of this transaction take as long as a whole month needs.
+pub(crate) async fn be_patient(link: &mut Link<'_>) -> Result<(), StoreError> {
+    match link.flavor() {
+        Flavor::Sqlite => {}
+        Flavor::Postgres => {
+            let patience = READ_MAX.as_millis();
+            link.run(sql(format!("SET LOCAL statement_timeout = {patience}")))
+                .await?;
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn not_closable(month: Month, why: impl Into<String>) -> StoreError {

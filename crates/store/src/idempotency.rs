@@ -6,7 +6,7 @@ use billing::{AccountId, KeyId, ReplicaId, RequestId};
 use uuid::Uuid;
 
 use crate::{
-    IdempotencyKey, Store, StoreError,
+    IdempotencyKey, Store, StoreError, book,
     link::{Link, Tx},
     sql::{Rows, Sql, sql},
 };
@@ -256,8 +256,7 @@ impl Store {
         let mut tx = self.begin().await?;
         let mut link = tx.link();
         let account = claim.account.uuid();
-        let lock = sql("SELECT id FROM budgets WHERE id = ? {lock}");
-        link.maybe::<(Uuid,)>(lock.uuid(account)).await?;
+        book::lock(&mut link, Rows::ids([account])).await?;
         let charged = sql("SELECT 1 FROM charges WHERE account_id = ? AND id = ? \
              AND charged > 0 UNION ALL SELECT 1 FROM dead_settlements WHERE request_id = ?")
         .uuid(account)

@@ -5,7 +5,7 @@ use std::future::Future;
 use crate::{
     Store, StoreError,
     link::Tx,
-    postgres::{OwnConnection, Session},
+    postgres::{OwnConnection, PostgresBackend, Session},
     store::Backend,
 };
 
@@ -18,13 +18,7 @@ pub(crate) async fn begin<'c>(
         Backend::Sqlite(_) => store.begin().await,
         #[cfg(feature = "simulation")]
         Backend::Simulated(_) => store.begin().await,
-        Backend::Postgres(backend) => {
-            let connection = match connection.take() {
-                Some(open) => connection.insert(open),
-                None => connection.insert(backend.own_connection().await?),
-            };
-            connection.begin().await
-        }
+        Backend::Postgres(backend) => open(backend, connection).await?.begin().await,
     }
 }
 
@@ -37,14 +31,20 @@ pub(crate) async fn connected(
         Backend::Sqlite(_) => Ok(None),
         #[cfg(feature = "simulation")]
         Backend::Simulated(_) => Ok(None),
-        Backend::Postgres(backend) => {
-            let open = match connection.take() {
-                Some(open) => open,
-                None => backend.own_connection().await?,
-            };
-            Ok(connection.insert(open).session())
-        }
+        Backend::Postgres(backend) => Ok(open(backend, connection).await?.session()),
     }
+}
+
+async fn open<'c>(
+    backend: &PostgresBackend,
+    connection: &'c mut Option<OwnConnection>,
+) -> Result<&'c mut OwnConnection, StoreError> {
+    let open = match connection.take() {
+        Some(open) => open,
+        // Boxed: connecting is a large state, and happens seldom.
+        None => Box::pin(backend.own_connection()).await?,
+    };
+    Ok(connection.insert(open))
 }
 
 /// Does a part of an attempt, unless it becomes known that its answer will never come.

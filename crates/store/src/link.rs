@@ -183,7 +183,8 @@ async fn bounded<T>(
     bounded_by(STATEMENT_MAX, statement).await
 }
 
-async fn bounded_by<T>(
+/// Waits for what the database does, up to `max`.
+pub(crate) async fn bounded_by<T>(
     max: Duration,
     statement: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> Result<T, StoreError> {

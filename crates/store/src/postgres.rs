@@ -15,7 +15,7 @@ use sqlx::{
 
 use crate::{
     OpenOptions, Pooler, StoreError,
-    link::{BEGIN_POOLED, BEGIN_POSTGRES, Reader, STATEMENT_MAX, Statements, Tx},
+    link::{BEGIN_POOLED, BEGIN_POSTGRES, Reader, STATEMENT_MAX, Statements, Tx, bounded_by},
 };
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations/postgres");
@@ -259,10 +259,7 @@ impl PostgresBackend {
                 session: self.has_sessions().then_some(session),
             })
         };
-        tokio::time::timeout(CONNECT_MAX, connecting)
-            .await
-            .map_err(|_| StoreError::TimedOut)?
-            .map_err(StoreError::Database)
+        bounded_by(CONNECT_MAX, connecting).await
     }
 
     /// Ends when the answer to what was asked on this session will never come: the server, asked
@@ -353,10 +350,7 @@ async fn is_pooled(options: &PgConnectOptions, max: Duration) -> Result<bool, St
         }
         Ok::<_, sqlx::Error>(false)
     };
-    tokio::time::timeout(max, looking)
-        .await
-        .map_err(|_| StoreError::TimedOut)?
-        .map_err(StoreError::Database)
+    bounded_by(max, looking).await
 }
 
 async fn backend_pid(connection: &mut PgConnection) -> Result<i32, sqlx::Error> {

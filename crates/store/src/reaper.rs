@@ -1,11 +1,11 @@
 //! The reaper: takes replicas for dead that have not been heard of, charges their checkpoints and gives their leases back.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     time::{Duration, Instant},
 };
 
-use billing::{AccountId, BudgetId, Credits, ReplicaId, RequestId, rules::Booked};
+use billing::{BudgetId, Credits, ReplicaId, rules::Booked};
 use uuid::Uuid;
 
 use crate::{
@@ -147,27 +147,25 @@ pub(crate) async fn end_dead(
     scope
         .budgets
         .extend(replica::leased_budgets(link, dead).await?);
-    let mut requests: BTreeSet<(AccountId, RequestId)> = BTreeSet::new();
     for checkpoint in &checkpoints {
         let due = checkpoint.due(dead);
         scope.budgets.insert(BudgetId::Account(due.account));
         scope.budgets.insert(BudgetId::Key(due.key));
-        requests.insert((due.account, due.request));
+        scope.requests.insert((due.account, due.request));
     }
-    scope.requests = requests.clone();
     let mut loaded = book::load(link, &scope).await?;
     let now = loaded.book.now().0;
-    let superseded = idempotency::superseded(link, requests).await?;
+    let superseded = idempotency::superseded(link, scope.requests.iter().copied()).await?;
     let closed = closing::closed(link, &scope.requests, now).await?;
     let mut charges: Vec<NewCharge<'_>> = Vec::new();
     let mut aside = Vec::new();
     let mut losses = Credits::ZERO;
     for checkpoint in &checkpoints {
-        if closed.contains(&checkpoint.due(dead).request) {
+        let mut due = checkpoint.due(dead);
+        if closed.contains(&due.request) {
             aside.push(Dead::of(&checkpoint.put_aside(dead), MONTH_CLOSED.into()));
             continue;
         }
-        let mut due = checkpoint.due(dead);
         if superseded.contains(&due.request) {
             due = booking::borne_by_the_house(due);
         }

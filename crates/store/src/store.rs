@@ -60,14 +60,8 @@ impl Store {
                 Backend::Postgres(Box::new(PostgresBackend::open(url, options).await?))
             }
         };
-        let mut store = Inner {
-            backend,
-            pepper: None,
-            reaped_loss: Mutex::default(),
-            changed: watch::Sender::new(0),
-        };
-        store.pepper = Some(crate::instance::pepper(&store.backend).await?);
-        let store = Self(Arc::new(store));
+        let pepper = crate::instance::pepper(&backend).await?;
+        let store = Self::over(backend, Some(pepper));
         match store.backend() {
             // The file was locked, so whoever used it before is dead.
             Backend::Sqlite(_) if options.leave_dead => {}
@@ -90,13 +84,8 @@ impl Store {
     #[cfg(feature = "simulation")]
     pub async fn simulated(node: &Node) -> Result<Self, StoreError> {
         let backend = Backend::Simulated(node.clone());
-        let pepper = Some(crate::instance::pepper(&backend).await?);
-        Ok(Self(Arc::new(Inner {
-            backend,
-            pepper,
-            reaped_loss: Mutex::default(),
-            changed: watch::Sender::new(0),
-        })))
+        let pepper = crate::instance::pepper(&backend).await?;
+        Ok(Self::over(backend, Some(pepper)))
     }
 
     /// Opens an existing database for reading only, beside a running gateway: for the audit.
@@ -147,12 +136,16 @@ impl Store {
             }
             Err(error) => return Err(error),
         }
-        Ok(Self(Arc::new(Inner {
+        Ok(Self::over(backend, None))
+    }
+
+    fn over(backend: Backend, pepper: Option<Pepper>) -> Self {
+        Self(Arc::new(Inner {
             backend,
-            pepper: None,
+            pepper,
             reaped_loss: Mutex::default(),
             changed: watch::Sender::new(0),
-        })))
+        }))
     }
 
     /// Asks the database for an answer.
