@@ -9,6 +9,7 @@ mod compose;
 mod counts;
 mod error;
 mod features;
+mod framing;
 mod json;
 mod openai;
 mod parts;
@@ -26,6 +27,7 @@ pub use anthropic::AnthropicDecoder;
 pub use client::{Bill, ChunkTemplate, ErrorBody, usage_json};
 pub use error::{DecodeError, FrameError, RequestError, UpstreamError, UsageFault};
 pub use features::{Effort, Features, Thinking};
+pub use framing::{Framer, Framing, LineFramer};
 pub use openai::{
     Answer, Chunk, Delta, Edit, Ending, OpenAiDecoder, TextKind, TextRef, WireRequest,
 };
@@ -91,6 +93,14 @@ impl Dialect {
         match self {
             Self::OpenAi => status,
             Self::Anthropic => anthropic::cause(status, error),
+        }
+    }
+
+    /// How its streams are cut into events.
+    #[must_use]
+    pub const fn framing(self) -> Framing {
+        match self {
+            Self::OpenAi | Self::Anthropic => Framing::Sse,
         }
     }
 

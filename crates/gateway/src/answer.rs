@@ -5,7 +5,7 @@ use std::time::Instant;
 use axum::{body::Body, response::Response};
 use billing::{Charge, End, Settled, Text, Verdict};
 use bytes::{Bytes, BytesMut};
-use dialect::{Answer, DecodeError};
+use dialect::{Answer, DecodeError, Framing};
 use futures_util::StreamExt as _;
 use http::{HeaderName, HeaderValue, header};
 use tokens::OFF_THREAD_BYTES_MIN;
@@ -25,19 +25,14 @@ use crate::{
 /// Tells a client that its output limit was lowered to what is affordable.
 pub const X_MAX_TOKENS: HeaderName = HeaderName::from_static("x-tollway-max-tokens");
 
-/// Whether a provider answered with a stream of events.
+/// Whether a provider answered with a stream of events, framed as its dialect frames them.
 #[must_use]
-pub fn is_event_stream(response: &reqwest::Response) -> bool {
+pub fn is_event_stream(response: &reqwest::Response, framing: Framing) -> bool {
     response
         .headers()
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
-        .is_some_and(|value| {
-            value
-                .trim_start()
-                .to_ascii_lowercase()
-                .starts_with("text/event-stream")
-        })
+        .is_some_and(|value| framing.is_named_by(value))
 }
 
 /// Reads a whole answer within the bounds of size and idle time.

@@ -278,7 +278,7 @@ impl Attempt<'_> {
         upstream: reqwest::Response,
         recording: &mut Option<Recording>,
     ) -> Result<Response, Missed> {
-        if !answer::is_event_stream(&upstream) {
+        if !answer::is_event_stream(&upstream, self.model.provider.dialect.framing()) {
             let failure = Failure::Garbage("not an event stream".into());
             return Err(self.failed(failure, Some(charge)));
         }

@@ -10,7 +10,7 @@ use std::{
 
 use billing::{Charge, Credits, End, Settled, Text, Verdict};
 use bytes::BytesMut;
-use dialect::{Chunk, ChunkTemplate, Decoder, Delta, Ending, SseFramer, usage_json};
+use dialect::{Chunk, ChunkTemplate, Decoder, Delta, Ending, Framer, usage_json};
 use futures_util::future::BoxFuture;
 use http_body::Body as _;
 use smallvec::SmallVec;
@@ -43,7 +43,7 @@ pub struct Stream {
     /// Present until the stream is settled.
     pub(crate) charge: Option<Charge>,
     upstream: Option<Pin<Box<reqwest::Body>>>,
-    framer: SseFramer,
+    framer: Framer,
     decoder: Decoder,
     deltas: Vec<Delta>,
     queue: VecDeque<Item>,
@@ -102,7 +102,10 @@ impl Stream {
         let first_byte = app.settings.first_byte_timeout;
         let provider = &model.provider;
         Self {
-            framer: SseFramer::new(app.settings.event_bytes_max),
+            framer: provider
+                .dialect
+                .framing()
+                .framer(app.settings.event_bytes_max),
             decoder: provider
                 .dialect
                 .decoder(provider.quirks.clone(), unix_seconds()),
