@@ -7,11 +7,11 @@ use std::{
 
 use billing::{Credits, Price, PriceId};
 use dialect::{Dialect, Features, Quirks};
-use http::{HeaderName, HeaderValue};
 use tokens::{ImageRule, PromptRules, Tokenizer};
 
 use crate::{
-    provider_file::{Auth, ModelFile, ProviderFile},
+    credentials::Credentials,
+    provider_file::{ModelFile, ProviderFile},
     settings::{Finding, RouteSetting},
 };
 
@@ -24,8 +24,8 @@ pub struct Provider {
     pub dialect: Dialect,
     /// Where it is, without a slash at the end.
     pub base_url: String,
-    /// The header with its key; marked sensitive.
-    pub auth: Option<(HeaderName, HeaderValue)>,
+    /// How requests to it are authenticated.
+    pub credentials: Credentials,
     /// How it deviates from its dialect.
     pub quirks: Arc<Quirks>,
 }
@@ -155,16 +155,7 @@ impl Catalogue {
         file: &ProviderFile,
         variable: &impl Fn(&str) -> Option<String>,
     ) -> Result<(), String> {
-        let key = file
-            .api_key_env
-            .as_deref()
-            .and_then(variable)
-            .unwrap_or_default();
-        let auth = file
-            .api_key_env
-            .as_ref()
-            .map(|name| auth_header(&file.auth, name, &key))
-            .transpose()?;
+        let credentials = Credentials::of(file, variable)?;
         let base_url = file.resolved_base_url(variable);
         if reqwest::Url::parse(&base_url).is_err() {
             return Err("base_url is not an address once its variables are replaced".into());
@@ -173,7 +164,7 @@ impl Catalogue {
             name: file.name.as_str().into(),
             dialect: file.dialect,
             base_url,
-            auth,
+            credentials,
             quirks: Arc::new(file.quirks.clone()),
         });
         for model in &file.models {
@@ -251,24 +242,6 @@ fn asking_price(model: &Model) -> Credits {
         let base = price.base();
         base.prompt.saturating_add(base.completion)
     })
-}
-
-fn auth_header(
-    auth: &Auth,
-    variable: &str,
-    key: &str,
-) -> Result<(HeaderName, HeaderValue), String> {
-    let (name, value) = match auth {
-        Auth::Bearer => (http::header::AUTHORIZATION, format!("Bearer {key}")),
-        Auth::Header(name) => (
-            HeaderName::from_bytes(name.as_bytes()).map_err(|error| error.to_string())?,
-            key.to_owned(),
-        ),
-    };
-    let mut value = HeaderValue::from_str(value.trim())
-        .map_err(|_| format!("{variable} has a character that no header can carry"))?;
-    value.set_sensitive(true);
-    Ok((name, value))
 }
 
 fn served(provider: &Arc<Provider>, model: &ModelFile) -> Result<Model, String> {

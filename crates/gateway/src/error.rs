@@ -387,11 +387,17 @@ fn upstream_row(failure: &Failure) -> (StatusCode, &'static str, &'static str) {
             ),
             _ => (StatusCode::BAD_GATEWAY, "upstream_error", "server_error"),
         },
-        Failure::Connect | Failure::Broken | Failure::Garbage(_) | Failure::Inside(_) => {
-            (StatusCode::BAD_GATEWAY, "upstream_error", "server_error")
-        }
+        Failure::Connect
+        | Failure::Credentials(_)
+        | Failure::Broken
+        | Failure::Garbage(_)
+        | Failure::Inside(_) => (StatusCode::BAD_GATEWAY, "upstream_error", "server_error"),
     }
 }
+
+/// Said where the operator's own account at a provider is the trouble.
+const NOT_ACCEPTED: &str =
+    "The provider did not accept the gateway's own account. Tell the operator; your key is fine.";
 
 fn upstream_message(failure: &Failure) -> Cow<'static, str> {
     match failure {
@@ -411,11 +417,10 @@ fn upstream_message(failure: &Failure) -> Cow<'static, str> {
             408 | 504 => {
                 "The provider did not answer in time. Try again, or choose another model.".into()
             }
-            401..=403 => {
-                "The provider did not accept the gateway's own account. Tell the operator; your key is fine.".into()
-            }
+            401..=403 => NOT_ACCEPTED.into(),
             _ => "The provider failed. Try again, or choose another model.".into(),
         },
+        Failure::Credentials(_) => NOT_ACCEPTED.into(),
         Failure::Connect | Failure::Broken | Failure::Garbage(_) | Failure::Inside(_) => {
             "The provider failed. Try again, or choose another model.".into()
         }

@@ -13,6 +13,7 @@ pub mod chat;
 pub mod cli;
 pub mod commands;
 pub mod configuration;
+pub mod credentials;
 pub mod credit;
 pub mod error;
 pub mod health;

@@ -7,7 +7,7 @@ use futures_util::StreamExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use reqwest::redirect;
 
-use crate::{catalogue::Provider, settings::Settings};
+use crate::{catalogue::Provider, credentials::CredentialsError, settings::Settings};
 
 /// An error body of a provider is read up to this many bytes.
 const ERROR_BYTES_MAX: usize = 64 * 1024;
@@ -31,6 +31,9 @@ pub enum Failure {
     /// No connection.
     #[error("cannot connect")]
     Connect,
+    /// The request could not be authenticated, and was not sent.
+    #[error("no credentials: {0}")]
+    Credentials(#[from] CredentialsError),
     /// The connection broke before the answer, or in it.
     #[error("the connection broke")]
     Broken,
@@ -59,6 +62,7 @@ impl Failure {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Connect => "connect",
+            Self::Credentials(_) => "credentials",
             Self::Broken => "broken",
             Self::Timeout => "timeout",
             Self::Refused { status, .. } if status.as_u16() == 429 => "rate_limited",
@@ -81,6 +85,7 @@ impl Failure {
             }
             Self::Refused { .. }
             | Self::Connect
+            | Self::Credentials(_)
             | Self::Broken
             | Self::Timeout
             | Self::Garbage(_)
@@ -94,9 +99,12 @@ impl Failure {
     pub fn another_target_may_help(&self) -> bool {
         match self {
             Self::Refused { status, .. } => !matches!(status.as_u16(), 400 | 413 | 422),
-            Self::Connect | Self::Broken | Self::Timeout | Self::Garbage(_) | Self::Inside(_) => {
-                true
-            }
+            Self::Connect
+            | Self::Credentials(_)
+            | Self::Broken
+            | Self::Timeout
+            | Self::Garbage(_)
+            | Self::Inside(_) => true,
         }
     }
 
@@ -107,7 +115,11 @@ impl Failure {
         match self {
             Self::Connect => true,
             Self::Refused { status, .. } => matches!(status.as_u16(), 502 | 503 | 529),
-            Self::Broken | Self::Timeout | Self::Garbage(_) | Self::Inside(_) => false,
+            Self::Credentials(_)
+            | Self::Broken
+            | Self::Timeout
+            | Self::Garbage(_)
+            | Self::Inside(_) => false,
         }
     }
 }
@@ -142,16 +154,22 @@ impl Upstream {
         wire: WireRequest,
     ) -> Result<reqwest::Response, Failure> {
         let url = format!("{}{}", provider.base_url, wire.path);
-        let request = self
+        let mut request = self
             .client
             .post(url)
-            .headers(headers(provider, &wire))
+            .headers(headers(&wire))
             .body(wire.body)
-            .send();
-        let response = tokio::time::timeout(self.first_byte_timeout, request)
-            .await
-            .map_err(|_| Failure::Timeout)?
+            .build()
             .map_err(|error| from_reqwest(&error))?;
+        let sent = async {
+            let credentials = &provider.credentials;
+            credentials.apply(&mut request, &self.client).await?;
+            let answer = self.client.execute(request).await;
+            answer.map_err(|error| from_reqwest(&error))
+        };
+        let response = tokio::time::timeout(self.first_byte_timeout, sent)
+            .await
+            .map_err(|_| Failure::Timeout)??;
         let status = response.status();
         if status.is_success() {
             return Ok(response);
@@ -192,7 +210,7 @@ pub fn from_reqwest(error: &reqwest::Error) -> Failure {
 }
 
 /// Headers upstream are ours alone: nothing of the client's travels, so nothing can be smuggled.
-fn headers(provider: &Provider, wire: &WireRequest) -> HeaderMap {
+fn headers(wire: &WireRequest) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(wire.headers.len() + 4);
     headers.insert(
         header::CONTENT_TYPE,
@@ -211,9 +229,6 @@ fn headers(provider: &Provider, wire: &WireRequest) -> HeaderMap {
         ) {
             headers.insert(name, value);
         }
-    }
-    if let Some((name, value)) = &provider.auth {
-        headers.insert(name, value.clone());
     }
     headers
 }

@@ -1,0 +1,82 @@
+//! Credentials: how a request to a provider says who is paying for it.
+//!
+//! They are applied to a complete request, last of all, so that what signs a request sees its method,
+//! address, headers and body as they are sent.
+
+use http::{HeaderName, HeaderValue, header};
+
+use crate::provider_file::{Auth, ProviderFile};
+
+/// How the requests to one provider are authenticated.
+#[derive(Clone, Debug)]
+pub enum Credentials {
+    /// They are not.
+    None,
+    /// By a header that is always the same; its value is marked sensitive.
+    Header(HeaderName, HeaderValue),
+}
+
+/// Why a request could not be authenticated. Never says anything of a key.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CredentialsError {
+    /// A header cannot carry what was to be sent.
+    #[error("a header cannot carry the credentials")]
+    NotAHeader,
+}
+
+impl Credentials {
+    /// Those that a provider's file asks for; `variable` gives the environment.
+    ///
+    /// # Errors
+    /// What is wrong with the variable's value, without the value.
+    pub fn of(
+        file: &ProviderFile,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, String> {
+        let Some(name) = file.api_key_env.as_deref() else {
+            return Ok(Self::None);
+        };
+        let value = variable(name).unwrap_or_default();
+        let (header, value) = match &file.auth {
+            Auth::Bearer => (header::AUTHORIZATION, format!("Bearer {value}")),
+            Auth::Header(header) => (
+                HeaderName::from_bytes(header.as_bytes()).map_err(|error| error.to_string())?,
+                value,
+            ),
+        };
+        let value = sensitive(&value)
+            .map_err(|_| format!("{name} has a character that no header can carry"))?;
+        Ok(Self::Header(header, value))
+    }
+
+    /// Puts them into a request that is complete but for them. What changes by time is fetched first,
+    /// through `client`.
+    ///
+    /// # Errors
+    /// [`CredentialsError`]: the operator's trouble, not the client's.
+    #[expect(
+        clippy::unused_async,
+        reason = "what changes by time or signs a request awaits here"
+    )]
+    pub async fn apply(
+        &self,
+        request: &mut reqwest::Request,
+        _client: &reqwest::Client,
+    ) -> Result<(), CredentialsError> {
+        match self {
+            Self::None => {}
+            Self::Header(name, value) => {
+                request.headers_mut().insert(name, value.clone());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A header's value that is never shown.
+fn sensitive(value: &str) -> Result<HeaderValue, CredentialsError> {
+    let mut value =
+        HeaderValue::from_str(value.trim()).map_err(|_| CredentialsError::NotAHeader)?;
+    value.set_sensitive(true);
+    Ok(value)
+}
