@@ -3,27 +3,23 @@
 use std::sync::Arc;
 
 use axum::{
-    Extension,
-    extract::{FromRequestParts as _, Request, State},
+    extract::{Request, State},
     response::Response,
 };
-use billing::{Charge, End, PriceId, RequestFacts, RequestId};
+use billing::{Charge, End, PriceId, RequestFacts};
 use bytes::Bytes;
 use dialect::{ChatRequest, Edit, RequestLimits, WireRequest};
 use http::HeaderValue;
-use store::{Claim, KeyRecord};
-use tokio::sync::oneshot;
+use store::KeyRecord;
 
 use crate::{
     admit::{self, Admitted, Ask},
     answer::{self, X_MAX_TOKENS},
-    app::{Arrived, Shared},
-    auth::ClientKey,
-    body,
+    app::Shared,
+    arrival::{self, Asked},
     catalogue::Model,
     error::ApiError,
     metered::MeteredBody,
-    once::{self, Gone, Turn},
     recording::Recording,
     stream::Stream,
     upstream::Failure,
@@ -54,81 +50,23 @@ enum Missed {
 ///
 /// # Errors
 /// Every row of CONTRACT 3.
-pub async fn create(
-    State(app): State<Shared>,
-    Extension(request_id): Extension<RequestId>,
-    Extension(Arrived(arrived)): Extension<Arrived>,
-    request: Request,
-) -> Result<Response, ApiError> {
-    let watched = Watched::new(app.clone(), ENDPOINT, request_id, arrived);
-    let result = serve(&app, &watched, request).await;
-    if let Err(error) = &result {
-        watched.failed(error);
-    }
-    result
-}
-
-async fn serve(app: &Shared, watched: &Watched, request: Request) -> Result<Response, ApiError> {
-    let (mut parts, body) = request.into_parts();
-    let ClientKey(key) = match ClientKey::from_request_parts(&mut parts, app).await {
-        Ok(key) => key,
-        Err(error) => return Err(body::refuse(body, error).await),
+pub async fn create(State(app): State<Shared>, request: Request) -> Result<Response, ApiError> {
+    let check = |asked: &Asked| {
+        let request = ChatRequest::parse(&asked.body, &RequestLimits::default())?;
+        permitted(&asked.app, &asked.key, request.model()).map(|_| ())
     };
-    watched.payer(key.account_id, key.key_id);
-    let max = app.settings.requests_per_key_max;
-    match app.places.enter(key.key_id, max) {
-        Some(place) => watched.keep(place),
-        None => return Err(body::refuse(body, ApiError::KeyBusy { max }).await),
-    }
-    let once = match once::key(&parts.headers) {
-        Ok(once) => once,
-        Err(error) => return Err(body::refuse(body, error).await),
-    };
-    let body = body::read(&parts.headers, body, &app.settings, &app.body_room).await?;
-    let Some(once) = once else {
-        return run(app, watched, &key, &body, None).await;
-    };
-    // What is refused claims nothing.
-    let request = ChatRequest::parse(&body, &RequestLimits::default())?;
-    permitted(app, &key, request.model())?;
-    let id = watched.request_id();
-    let claim = once::claim(app, &key, once, parts.uri.path(), &body, id)?;
-    let (_here, gone) = oneshot::channel();
-    let task = run_once(app.clone(), watched.clone(), key, body, claim, gone);
-    // In a task of its own: it goes on when the client leaves, which may come back for it.
-    match tokio::spawn(task).await {
-        Ok(result) => result,
-        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        Err(_) => Err(ApiError::Stopping),
-    }
-}
-
-/// Runs a request with an Idempotency-Key, or answers it as the one before it.
-async fn run_once(
-    app: Shared,
-    watched: Watched,
-    key: Arc<KeyRecord>,
-    body: Bytes,
-    claim: Claim,
-    mut gone: Gone,
-) -> Result<Response, ApiError> {
-    match Box::pin(once::turn(&app, claim, watched.arrived(), &mut gone)).await? {
-        Turn::Run(recording) => Box::pin(run(&app, &watched, &key, &body, Some(recording))).await,
-        Turn::Replay(response) => {
-            watched.succeeded();
-            Ok(response)
-        }
-    }
+    arrival::serve(app, ENDPOINT, request, check, run).await
 }
 
 /// Admits a request and asks its targets in order, until one answers.
-async fn run(
-    app: &Shared,
-    watched: &Watched,
-    key: &KeyRecord,
-    body: &Bytes,
-    mut recording: Option<Recording>,
-) -> Result<Response, ApiError> {
+async fn run(asked: Asked, mut recording: Option<Recording>) -> Result<Response, ApiError> {
+    let Asked {
+        app,
+        watched,
+        key,
+        body,
+        parts: _,
+    } = &asked;
     let request = ChatRequest::parse(body, &RequestLimits::default())?;
     let targets = permitted(app, key, request.model())?;
     let mut left = app.settings.attempts_max;

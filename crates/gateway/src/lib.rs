@@ -5,6 +5,7 @@ pub mod admin;
 pub mod admit;
 pub mod answer;
 pub mod app;
+pub mod arrival;
 pub mod auth;
 pub mod bill;
 pub mod body;

@@ -2,14 +2,14 @@
 
 use axum::{
     Json,
-    extract::{FromRequestParts as _, Request, State},
+    extract::{Request, State},
 };
 use billing::{Credits, Rates};
 use dialect::{ChatRequest, RequestLimits};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{account, admit::Ask, app::Shared, auth::ClientKey, body, chat, error::ApiError};
+use crate::{account, admit::Ask, app::Shared, arrival, chat, error::ApiError};
 
 /// What a request would cost.
 #[derive(Debug, Serialize, ToSchema)]
@@ -45,12 +45,7 @@ pub struct Quote {
 /// # Errors
 /// As the request itself, 402 apart.
 pub async fn create(State(app): State<Shared>, request: Request) -> Result<Json<Quote>, ApiError> {
-    let (mut parts, body) = request.into_parts();
-    let ClientKey(key) = match ClientKey::from_request_parts(&mut parts, &app).await {
-        Ok(key) => key,
-        Err(error) => return Err(body::refuse(body, error).await),
-    };
-    let body = body::read(&parts.headers, body, &app.settings, &app.body_room).await?;
+    let (key, body) = arrival::read(&app, request).await?;
     let request = ChatRequest::parse(&body, &RequestLimits::default())?;
     let targets = chat::permitted(&app, &key, request.model())?;
     let model = *targets.first().ok_or(ApiError::ModelNotFound)?;
