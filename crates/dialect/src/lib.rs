@@ -7,6 +7,7 @@ mod anthropic;
 mod client;
 mod compose;
 mod counts;
+mod endpoint;
 mod error;
 mod features;
 mod framing;
@@ -25,6 +26,7 @@ use tokens::Usage;
 
 pub use anthropic::AnthropicDecoder;
 pub use client::{Bill, ChunkTemplate, ErrorBody, usage_json};
+pub use endpoint::Endpoint;
 pub use error::{DecodeError, FrameError, RequestError, UpstreamError, UsageFault};
 pub use features::{Effort, Features, Thinking};
 pub use framing::{Framer, Framing, LineFramer};

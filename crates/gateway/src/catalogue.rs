@@ -6,7 +6,7 @@ use std::{
 };
 
 use billing::{Credits, Price, PriceId};
-use dialect::{Dialect, Features, Quirks};
+use dialect::{Dialect, Endpoint, Features, Quirks};
 use tokens::{ImageRule, PromptRules, Tokenizer};
 
 use crate::{
@@ -28,6 +28,18 @@ pub struct Provider {
     pub credentials: Credentials,
     /// How it deviates from its dialect.
     pub quirks: Arc<Quirks>,
+    /// Where endpoints are that are not at their usual path.
+    pub paths: Arc<BTreeMap<Endpoint, String>>,
+}
+
+impl Provider {
+    /// Where an endpoint is: a path after the base URL, or an address.
+    #[must_use]
+    pub fn path(&self, endpoint: Endpoint) -> &str {
+        self.paths
+            .get(&endpoint)
+            .map_or(endpoint.path(), String::as_str)
+    }
 }
 
 /// A model of a provider.
@@ -41,6 +53,8 @@ pub struct Model {
     pub upstream_id: String,
     /// Who serves it.
     pub provider: Arc<Provider>,
+    /// What it does.
+    pub endpoints: Vec<Endpoint>,
     /// How its prompts are counted.
     pub rules: PromptRules,
     /// How its output is counted.
@@ -166,6 +180,7 @@ impl Catalogue {
             base_url,
             credentials,
             quirks: Arc::new(file.quirks.clone()),
+            paths: Arc::new(file.paths.clone()),
         });
         for model in &file.models {
             let served = Arc::new(served(&provider, model)?);
@@ -262,6 +277,7 @@ fn served(provider: &Arc<Provider>, model: &ModelFile) -> Result<Model, String> 
             .clone()
             .unwrap_or_else(|| model.id.clone()),
         provider: provider.clone(),
+        endpoints: model.endpoints.clone(),
         // A prompt longer than the window is refused by the provider, whatever it would count.
         rules: PromptRules::new(tokenizer, model.image_rule.unwrap_or(ImageRule::Gpt4o))
             .with_context_window(u64::from(model.context_window)),

@@ -1,14 +1,13 @@
 //! `POST /v1/chat/completions`, from top to bottom: the request path.
 
-use std::sync::Arc;
+use std::{ops::Deref, sync::Arc};
 
 use axum::{
     extract::{Request, State},
     response::Response,
 };
-use billing::{Charge, End, PriceId, RequestFacts};
-use bytes::Bytes;
-use dialect::{ChatRequest, Edit, RequestLimits, WireRequest};
+use billing::{Charge, PriceId, RequestFacts};
+use dialect::{ChatRequest, Edit, Endpoint, RequestLimits, WireRequest};
 use http::HeaderValue;
 use store::KeyRecord;
 
@@ -22,28 +21,23 @@ use crate::{
     metered::MeteredBody,
     recording::Recording,
     stream::Stream,
+    targets::{self, Missed},
     upstream::Failure,
-    watch::Watched,
 };
 
 /// The endpoint's name in the books and in metrics.
 const ENDPOINT: &str = "chat.completions";
-/// What one attempt upstream needs to know.
-struct Attempt<'a> {
-    app: &'a Shared,
-    watched: &'a Watched,
+/// A chat whose targets are asked.
+struct Chat<'a> {
+    asked: &'a Asked,
     request: &'a ChatRequest<'a>,
-    body: &'a Bytes,
-    key: &'a KeyRecord,
-    model: &'a Arc<Model>,
 }
 
-/// How an attempt came out when it did not succeed.
-enum Missed {
-    /// The request itself is refused; no other target will do.
-    Refused(ApiError),
-    /// The provider failed before any output.
-    Failed(Failure, Option<Box<Charge>>),
+/// What one attempt upstream needs to know.
+struct Attempt<'a> {
+    asked: &'a Asked,
+    request: &'a ChatRequest<'a>,
+    model: &'a Arc<Model>,
 }
 
 /// Answers a chat completion, plain or streamed.
@@ -53,63 +47,20 @@ enum Missed {
 pub async fn create(State(app): State<Shared>, request: Request) -> Result<Response, ApiError> {
     let check = |asked: &Asked| {
         let request = ChatRequest::parse(&asked.body, &RequestLimits::default())?;
-        permitted(&asked.app, &asked.key, request.model()).map(|_| ())
+        targets::serving(&asked.app, &asked.key, request.model(), Endpoint::Chat).map(|_| ())
     };
     arrival::serve(app, ENDPOINT, request, check, run).await
 }
 
 /// Admits a request and asks its targets in order, until one answers.
 async fn run(asked: Asked, mut recording: Option<Recording>) -> Result<Response, ApiError> {
-    let Asked {
-        app,
-        watched,
-        key,
-        body,
-        parts: _,
-    } = &asked;
-    let request = ChatRequest::parse(body, &RequestLimits::default())?;
-    let targets = permitted(app, key, request.model())?;
-    let mut left = app.settings.attempts_max;
-    let mut next = targets.iter().peekable();
-    while let Some(model) = next.peek() {
-        left -= 1;
-        let attempt = Attempt {
-            app,
-            watched,
-            request: &request,
-            body,
-            key,
-            model,
-        };
-        let (failure, charge) = match attempt.run(&mut recording).await {
-            Ok(response) => return Ok(response),
-            Err(Missed::Refused(error)) => return Err(error),
-            Err(Missed::Failed(failure, charge)) => (failure, charge),
-        };
-        // The same target is asked again only where it surely did not begin.
-        if !failure.same_target_may_help() {
-            next.next();
-        }
-        if left > 0 && failure.another_target_may_help() && next.peek().is_some() {
-            // Nothing is owed for it: the hold goes back before the next attempt.
-            drop(charge.and_then(|charge| charge.retract()));
-            nothing_owed(&mut recording);
-            continue;
-        }
-        let settled = charge.and_then(|charge| charge.finish(End::UpstreamFailed));
-        if settled.is_none_or(|settled| settled.charged.is_zero()) {
-            nothing_owed(&mut recording);
-        }
-        watched.settled(End::UpstreamFailed, settled);
-        return Err(failure.into());
-    }
-    Err(ApiError::ModelNotFound)
-}
-
-fn nothing_owed(recording: &mut Option<Recording>) {
-    if let Some(recording) = recording {
-        recording.owes_nothing();
-    }
+    let request = ChatRequest::parse(&asked.body, &RequestLimits::default())?;
+    let targets = targets::serving(&asked.app, &asked.key, request.model(), Endpoint::Chat)?;
+    let chat = Chat {
+        asked: &asked,
+        request: &request,
+    };
+    targets::ask(&asked, &targets, &mut recording, &chat).await
 }
 
 /// What serves a model name for this key, in order; at least one.
@@ -140,11 +91,34 @@ fn may_use(key: &KeyRecord, asked: &str, model: &Model) -> bool {
     })
 }
 
+impl targets::Attempt for Chat<'_> {
+    async fn run(
+        &self,
+        model: &Arc<Model>,
+        recording: &mut Option<Recording>,
+    ) -> Result<Response, Missed> {
+        let Self { asked, request } = *self;
+        let attempt = Attempt {
+            asked,
+            request,
+            model,
+        };
+        attempt.run(recording).await
+    }
+}
+
+impl Deref for Attempt<'_> {
+    type Target = Asked;
+
+    fn deref(&self) -> &Asked {
+        self.asked
+    }
+}
+
 impl Attempt<'_> {
     async fn run(&self, recording: &mut Option<Recording>) -> Result<Response, Missed> {
-        self.watched.target(self.model);
         let (price, price_id) = self.model.price.as_ref().ok_or(ApiError::NoPrice)?;
-        let ask = Ask::new(self.request, self.body, self.model);
+        let ask = Ask::new(self.request, &self.body, self.model);
         let admitted =
             admit::hold(&self.app.ledger, &self.key.path, price, self.model, ask).await?;
         let wire = self.encode(&admitted)?;
@@ -249,7 +223,7 @@ impl Attempt<'_> {
         let read = answer::read(upstream, &self.app.settings).await;
         match read.and_then(|bytes| answer::decode(bytes, &self.model.provider)) {
             Ok(decoded) => {
-                let settled = answer::settle(self.app, charge, &decoded, self.watched).await?;
+                let settled = answer::settle(&self.app, charge, &decoded, &self.watched).await?;
                 self.watched.succeeded();
                 let body = answer::body(&decoded, &settled);
                 if let Some(recording) = recording.take() {
@@ -259,11 +233,5 @@ impl Attempt<'_> {
             }
             Err(failure) => Err(self.failed(failure, Some(charge))),
         }
-    }
-}
-
-impl From<ApiError> for Missed {
-    fn from(error: ApiError) -> Self {
-        Self::Refused(error)
     }
 }

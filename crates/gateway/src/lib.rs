@@ -35,6 +35,7 @@ pub mod settings;
 pub mod settings_document;
 pub mod shape;
 pub mod stream;
+mod targets;
 pub mod upstream;
 pub mod waiting;
 pub mod watch;

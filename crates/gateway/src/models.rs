@@ -1,6 +1,7 @@
 //! The models that a key may use, in the shape of OpenAI's list, with limits and prices.
 
 use axum::{Json, extract::State};
+use dialect::Endpoint;
 use serde::Serialize;
 use store::KeyRecord;
 use utoipa::ToSchema;
@@ -27,6 +28,9 @@ pub struct ModelView {
     created: u64,
     /// The provider that serves it first.
     owned_by: String,
+    /// What it does, as in `chat` or `embeddings`.
+    #[schema(value_type = Vec<String>)]
+    endpoints: Vec<Endpoint>,
     /// Prompt and output together, in tokens.
     context_window: u32,
     /// Output at most, in tokens.
@@ -66,6 +70,7 @@ fn view(app: &Shared, key: &KeyRecord, name: &str) -> Result<ModelView, ApiError
         object: "model",
         created: 0,
         owned_by: model.provider.name.to_string(),
+        endpoints: model.endpoints.clone(),
         context_window: model.context_window,
         max_output_tokens: model.output_tokens_max,
         pricing: model

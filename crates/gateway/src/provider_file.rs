@@ -1,9 +1,12 @@
 //! A provider file: its format, and the built-in ones.
 
-use std::{collections::HashSet, fmt::Write as _};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt::Write as _,
+};
 
 use billing::{Credits, Price, Rates, Tier};
-use dialect::{Dialect, Features, Quirks};
+use dialect::{Dialect, Endpoint, Features, Quirks};
 use serde::{Deserialize, Deserializer, de::Error as _};
 use tokens::{Encoding, Factor, ImageRule, Tokenizer};
 
@@ -43,6 +46,9 @@ pub struct ProviderFile {
     /// How it deviates from its dialect.
     #[serde(default)]
     pub quirks: Quirks,
+    /// Where an endpoint is, if not at its usual path: a path after the base URL, or an address.
+    #[serde(default, deserialize_with = "paths")]
+    pub paths: BTreeMap<Endpoint, String>,
     /// What it serves.
     #[serde(default)]
     pub models: Vec<ModelFile>,
@@ -95,6 +101,9 @@ pub struct ModelFile {
     /// Other names for it.
     #[serde(default)]
     pub aliases: Vec<String>,
+    /// What it does; absent: it answers chats.
+    #[serde(default = "chat_only")]
+    pub endpoints: Vec<Endpoint>,
     /// How its text is cut into tokens.
     #[serde(default, deserialize_with = "encoding")]
     pub tokenizer: Option<Encoding>,
@@ -222,6 +231,24 @@ impl ProviderFile {
             if let Err(error) = model.price() {
                 report(line, format!("model {:?}: {error}", model.id));
             }
+            if model.endpoints.is_empty() {
+                report(
+                    line,
+                    format!(
+                        "model {:?}: endpoints is empty; leave it out for a chat model",
+                        model.id
+                    ),
+                );
+            }
+            if model.endpoints.contains(&Endpoint::Completions) && self.dialect != Dialect::OpenAi {
+                report(
+                    line,
+                    format!(
+                        "model {:?}: completions are served in the dialect openai alone",
+                        model.id
+                    ),
+                );
+            }
             if model.max_output_tokens == Some(0) || model.context_window == 0 {
                 report(
                     line,
@@ -276,6 +303,30 @@ fn line_with(text: &str, part: &str) -> Option<usize> {
     text.lines()
         .position(|line| line.contains(part))
         .map(|i| i + 1)
+}
+
+fn chat_only() -> Vec<Endpoint> {
+    vec![Endpoint::Chat]
+}
+
+fn paths<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<Endpoint, String>, D::Error> {
+    let paths = BTreeMap::<Endpoint, String>::deserialize(deserializer)?;
+    if paths.contains_key(&Endpoint::Chat) {
+        return Err(D::Error::custom("the path of chats is `path` in [quirks]"));
+    }
+    let sound = |path: &String| {
+        let begins = ["/", "https://", "http://"];
+        begins.iter().any(|begin| path.starts_with(begin))
+            && path.bytes().all(|byte| byte.is_ascii_graphic())
+    };
+    match paths.values().find(|path| !sound(path)) {
+        Some(_) => Err(D::Error::custom(
+            "a path begins with a slash, an address with https:// or http://, and neither has spaces",
+        )),
+        None => Ok(paths),
+    }
 }
 
 const fn yes() -> bool {
@@ -406,6 +457,26 @@ price = { prompt = "2.50", completion = "10.00", cached_prompt = "1.25" }
                 "id = \"acme-large\"",
                 "id = \"acme large\"",
                 "printable ASCII",
+            ),
+            (
+                "id = \"acme-large\"",
+                "id = \"acme-large\"\nendpoints = [\"embedings\"]",
+                "unknown variant",
+            ),
+            (
+                "id = \"acme-large\"",
+                "id = \"acme-large\"\nendpoints = []",
+                "endpoints is empty",
+            ),
+            (
+                "[[models]]",
+                "paths = { rerank = \"v2\" }\n[[models]]",
+                "begins with a slash",
+            ),
+            (
+                "[[models]]",
+                "paths = { chat = \"/v2\" }\n[[models]]",
+                "[quirks]",
             ),
             (
                 "id = \"acme-large\"",

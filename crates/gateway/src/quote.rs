@@ -5,11 +5,11 @@ use axum::{
     extract::{Request, State},
 };
 use billing::{Credits, Rates};
-use dialect::{ChatRequest, RequestLimits};
+use dialect::{ChatRequest, Endpoint, RequestLimits};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{account, admit::Ask, app::Shared, arrival, chat, error::ApiError};
+use crate::{account, admit::Ask, app::Shared, arrival, error::ApiError, targets};
 
 /// What a request would cost.
 #[derive(Debug, Serialize, ToSchema)]
@@ -47,7 +47,7 @@ pub struct Quote {
 pub async fn create(State(app): State<Shared>, request: Request) -> Result<Json<Quote>, ApiError> {
     let (key, body) = arrival::read(&app, request).await?;
     let request = ChatRequest::parse(&body, &RequestLimits::default())?;
-    let targets = chat::permitted(&app, &key, request.model())?;
+    let targets = targets::serving(&app, &key, request.model(), Endpoint::Chat)?;
     let model = *targets.first().ok_or(ApiError::ModelNotFound)?;
     let (price, _) = model.price.as_ref().ok_or(ApiError::NoPrice)?;
     let mut ask = Ask::new(&request, &body, model);

@@ -153,7 +153,12 @@ impl Upstream {
         provider: &Provider,
         wire: WireRequest,
     ) -> Result<reqwest::Response, Failure> {
-        let url = format!("{}{}", provider.base_url, wire.path);
+        let url = if wire.path.starts_with('/') {
+            format!("{}{}", provider.base_url, wire.path)
+        } else {
+            // The provider's file names another address for this endpoint.
+            wire.path.clone()
+        };
         let mut request = self
             .client
             .post(url)

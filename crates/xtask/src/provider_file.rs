@@ -22,6 +22,10 @@ pub(crate) struct ProviderFile {
     pub(crate) prices_taken: Option<String>,
     #[serde(default)]
     pub(crate) quirks: Quirks,
+    /// Where endpoints are that are not at their usual path.
+    #[serde(default)]
+    #[expect(dead_code, reason = "read to prove that it parses")]
+    pub(crate) paths: BTreeMap<String, String>,
     #[serde(default)]
     pub(crate) models: Vec<Model>,
 }
@@ -96,6 +100,9 @@ pub(crate) struct Model {
     pub(crate) image_rule: Option<String>,
     #[serde(default)]
     pub(crate) aliases: Vec<String>,
+    /// What it does; left out: it answers chats.
+    #[serde(default)]
+    pub(crate) endpoints: Vec<String>,
     #[serde(default)]
     pub(crate) deprecated: bool,
     pub(crate) price: Option<BTreeMap<String, String>>,

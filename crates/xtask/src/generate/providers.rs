@@ -56,6 +56,18 @@ A price may also name `cache_write_5m`, `cache_write_1h`, `audio_prompt`, `audio
 `image_prompt` and `request` (credits per request). What it does not name costs what the whole costs
 that it is part of. A free model says so: `price = { prompt = \"0\", completion = \"0\" }`.
 
+## Endpoints
+
+A model answers chats, unless its `endpoints` say what else it does: `chat`, `completions`, `embeddings`,
+`moderations`, `rerank`, `image_generations`, `image_edits`, `speech`, `transcriptions`, `translations`. It is
+refused everywhere else. An endpoint that is not at its usual path below the base URL has a path, or an address,
+of its own:
+
+```toml
+[paths]
+rerank = \"https://api.acme.example/v2/rerank\"
+```
+
 ## Quirks
 
 Where a provider deviates from its dialect, `[quirks]` says how. The words are these and no others.
