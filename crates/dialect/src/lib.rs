@@ -1,10 +1,12 @@
 //! What is said on the wire: encode a request, decode an upstream answer; pure, no clock, no ids, no I/O.
 //!
-//! The client's side is always OpenAI's chat API. [`Dialect`] is what a provider speaks; each of its
+//! Between the two sides everything is OpenAI's chat API. [`ClientDialect`] is what a client speaks,
+//! [`Dialect`] what a provider speaks; each of its
 //! functions matches over all dialects, so that the compiler lists what a new one must answer.
 
 mod anthropic;
 mod client;
+mod client_dialect;
 mod compose;
 mod counts;
 mod endpoint;
@@ -17,6 +19,7 @@ mod parts;
 mod quirks;
 mod request;
 mod sse;
+mod writer;
 
 use std::sync::Arc;
 
@@ -26,6 +29,7 @@ use tokens::Usage;
 
 pub use anthropic::AnthropicDecoder;
 pub use client::{Bill, ChunkTemplate, ErrorBody, usage_json};
+pub use client_dialect::ClientDialect;
 pub use endpoint::Endpoint;
 pub use error::{DecodeError, FrameError, RequestError, UpstreamError, UsageFault};
 pub use features::{Effort, Features, Thinking};
@@ -36,6 +40,7 @@ pub use openai::{
 pub use quirks::{Clamp, Convention, OutputLimitField, Pointer, Quirks, UsageHow};
 pub use request::{ChatRequest, RequestLimits};
 pub use sse::{DONE, DONE_EVENT, EVENT_BYTES_MAX, SseEvent, SseFramer, write_event};
+pub use writer::{ChatWriter, StreamNames, StreamWriter};
 
 /// A wire language that providers speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -10,6 +10,7 @@ use axum::{
     routing::{get, post},
 };
 use billing::RequestId;
+use dialect::ClientDialect;
 use futures_util::FutureExt as _;
 use http::{HeaderName, HeaderValue, header};
 use store::{AdminKey, Ledger, Store};
@@ -104,6 +105,7 @@ async fn boundary(State(app): State<Shared>, mut request: Request, next: Next) -
     let id = RequestId::from_uuid(Uuid::now_v7());
     request.extensions_mut().insert(id);
     request.extensions_mut().insert(Arrived(Instant::now()));
+    let dialect = ClientDialect::of_path(request.uri().path());
     // What a panic unwinds through settles itself: holds and charges do so when dropped.
     let caught = AssertUnwindSafe(next.run(request)).catch_unwind().await;
     let mut response = caught.unwrap_or_else(|_| {
@@ -113,7 +115,7 @@ async fn boundary(State(app): State<Shared>, mut request: Request, next: Next) -
     });
     if let Some(error) = response.extensions_mut().remove::<Arc<ApiError>>() {
         let allow = response.headers_mut().remove(header::ALLOW);
-        response = error.response(id, app.settings.top_up_url.as_deref());
+        response = error.response(dialect, id, app.settings.top_up_url.as_deref());
         if let Some(allow) = allow {
             response.headers_mut().insert(header::ALLOW, allow);
         }

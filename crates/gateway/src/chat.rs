@@ -7,7 +7,7 @@ use axum::{
     response::Response,
 };
 use billing::{Charge, PriceId, RequestFacts};
-use dialect::{ChatRequest, Edit, Endpoint, RequestLimits, WireRequest};
+use dialect::{ChatRequest, Edit, Endpoint, RequestLimits, StreamNames, StreamWriter, WireRequest};
 use http::HeaderValue;
 use store::KeyRecord;
 
@@ -20,7 +20,7 @@ use crate::{
     error::ApiError,
     metered::MeteredBody,
     recording::Recording,
-    stream::Stream,
+    stream::{Stream, unix_seconds},
     targets::{self, Missed},
     upstream::Failure,
 };
@@ -194,12 +194,17 @@ impl Attempt<'_> {
             let failure = Failure::Garbage("not an event stream".into());
             return Err(self.failed(failure, Some(charge)));
         }
+        let names = StreamNames {
+            request_id: self.watched.request_id().to_string(),
+            created: unix_seconds(),
+            model: self.model.id.to_string(),
+        };
         let stream = Stream::new(
             self.app.clone(),
             self.watched.clone(),
             charge,
             self.model,
-            self.request.include_usage(),
+            StreamWriter::chat(names, self.request.include_usage()),
             upstream,
         );
         let settings = &self.app.settings;

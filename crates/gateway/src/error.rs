@@ -9,7 +9,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use billing::{Credits, NotRecorded, PriceError, RequestId};
-use dialect::{ErrorBody, RequestError};
+use bytes::BytesMut;
+use dialect::{Bill, ChunkTemplate, ClientDialect, ErrorBody, RequestError, StreamWriter};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use store::{AuthError, NoPermit, StoreError};
@@ -21,6 +22,8 @@ use crate::upstream::Failure;
 const RETRY_AFTER_S: u32 = 1;
 /// The same where idempotency keys have to expire first.
 const KEYS_RETRY_AFTER_S: u32 = 3600;
+/// Anthropic's status for whoever cannot take more for now.
+const OVERLOADED: u16 = 529;
 /// Tells OpenAI's SDKs whether to try again, whatever the status.
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
@@ -128,12 +131,20 @@ impl ApiError {
         self.row().1
     }
 
-    /// The answer before a stream.
+    /// The answer before a stream, as a client of this dialect reads it.
     #[must_use]
-    pub fn response(&self, request_id: RequestId, top_up_url: Option<&str>) -> Response {
-        let json = self.with_body(request_id, top_up_url, |body| body.to_json());
+    pub fn response(
+        &self,
+        dialect: ClientDialect,
+        request_id: RequestId,
+        top_up_url: Option<&str>,
+    ) -> Response {
+        let status = self.status_for(dialect);
+        let json = self.with_body(request_id, top_up_url, |body| {
+            body.to_client_json(dialect, status.as_u16(), &request_id.to_string())
+        });
         let mut response = Response::new(Body::from(json.unwrap_or_default()));
-        *response.status_mut() = self.status();
+        *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(
             header::CONTENT_TYPE,
@@ -152,19 +163,57 @@ impl ApiError {
         response
     }
 
-    /// The data of the event that ends a stream with this error.
+    /// The status that clients of this dialect get: Anthropic's have one for whoever is overloaded.
     #[must_use]
-    pub fn stream_event(
+    pub fn status_for(&self, dialect: ClientDialect) -> StatusCode {
+        let overloaded = match self {
+            Self::Busy | Self::Unaccountable | Self::Stopping => true,
+            Self::Upstream(Failure::Refused { status, .. }) => {
+                matches!(status.as_u16(), 503 | 529)
+            }
+            Self::Upstream(_)
+            | Self::Invalid { .. }
+            | Self::InvalidKey(_)
+            | Self::PaymentRequired(_)
+            | Self::NotPermitted(_)
+            | Self::NotFound(_)
+            | Self::ModelNotFound
+            | Self::MethodNotAllowed
+            | Self::TooLarge { .. }
+            | Self::Conflict(_)
+            | Self::KeyReused
+            | Self::StillRunning(_)
+            | Self::AnswerNotKept(_)
+            | Self::AnswerCut(_)
+            | Self::TooManyKeys
+            | Self::KeyBusy { .. }
+            | Self::NoPrice
+            | Self::Internal => false,
+        };
+        match dialect {
+            ClientDialect::Messages if overloaded => {
+                StatusCode::from_u16(OVERLOADED).unwrap_or_else(|_| self.status())
+            }
+            ClientDialect::Chat | ClientDialect::Messages | ClientDialect::Responses => {
+                self.status()
+            }
+        }
+    }
+
+    /// Ends a stream with this error.
+    pub fn end_stream(
         &self,
+        writer: &mut StreamWriter,
         request_id: RequestId,
         top_up_url: Option<&str>,
-        usage: Option<&str>,
-    ) -> Vec<u8> {
-        let status = self.status().as_u16();
+        bill: Option<&Bill<'_>>,
+        template: Option<&ChunkTemplate>,
+        out: &mut BytesMut,
+    ) {
+        let status = self.status_for(writer.dialect()).as_u16();
         self.with_body(request_id, top_up_url, |body| {
-            body.to_stream_json(status, usage)
-        })
-        .unwrap_or_default()
+            writer.fail(&body, status, bill, template, out);
+        });
     }
 
     fn with_body<T>(

@@ -162,7 +162,7 @@ fn leave(mut stream: Box<Stream>, recording: Option<Recording>) {
     if let Some(mut recording) = recording {
         recording.push(&stream.out.split());
         if stream.charge.is_some() {
-            recording.cut();
+            recording.cut(&mut stream.writer);
         } else {
             recording.streamed(stream.owing);
         }

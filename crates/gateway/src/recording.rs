@@ -3,6 +3,7 @@
 use std::{fmt, time::Duration};
 
 use bytes::{Bytes, BytesMut};
+use dialect::StreamWriter;
 use store::{Claim, KeptAnswer};
 use tokio::sync::watch;
 
@@ -112,13 +113,11 @@ impl Recording {
 
     /// The client left and the rest of the answer was not waited for any longer: whoever repeats
     /// the request gets what there is, and is told so.
-    pub fn cut(mut self) {
+    pub fn cut(mut self, writer: &mut StreamWriter) {
         if let Some(open) = &self.open {
-            let error = ApiError::AnswerCut(open.claim.request);
-            let event = error.stream_event(open.claim.request, None, None);
+            let request = open.claim.request;
             let mut end = BytesMut::new();
-            dialect::write_event(&mut end, &event);
-            end.extend_from_slice(dialect::DONE_EVENT);
+            ApiError::AnswerCut(request).end_stream(writer, request, None, None, None, &mut end);
             self.push(&end);
         }
         self.close(true);

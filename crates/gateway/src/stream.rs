@@ -10,7 +10,7 @@ use std::{
 
 use billing::{Charge, Credits, End, Settled, Text, Verdict};
 use bytes::BytesMut;
-use dialect::{Chunk, ChunkTemplate, Decoder, Delta, Ending, Framer, usage_json};
+use dialect::{Bill, Chunk, Decoder, Delta, Ending, Framer, StreamWriter};
 use futures_util::future::BoxFuture;
 use http_body::Body as _;
 use smallvec::SmallVec;
@@ -49,9 +49,8 @@ pub struct Stream {
     queue: VecDeque<Item>,
     /// Written and not handed on.
     pub(crate) out: BytesMut,
-    model: String,
-    include_usage: bool,
-    usage_sent: bool,
+    /// Writes it in the client's dialect.
+    pub(crate) writer: StreamWriter,
     pub(crate) state: State,
     /// Whether something is owed for it; known once it is settled.
     pub(crate) owing: bool,
@@ -94,7 +93,7 @@ impl Stream {
         watched: Watched,
         charge: Charge,
         model: &Model,
-        include_usage: bool,
+        writer: StreamWriter,
         response: reqwest::Response,
     ) -> Self {
         let now = Instant::now();
@@ -115,9 +114,7 @@ impl Stream {
             deltas: Vec::new(),
             queue: VecDeque::new(),
             out: BytesMut::new(),
-            model: model.id.to_string(),
-            include_usage,
-            usage_sent: false,
+            writer,
             state: State::Unopened,
             owing: false,
             search: Search::Enough,
@@ -333,25 +330,19 @@ impl Stream {
         Ok(Step::Done)
     }
 
-    /// Hands a chunk on; usage only to whoever asked, and with its cost.
+    /// Hands a chunk on, with the bill so far where the client's dialect shows it here.
     fn write_chunk(&mut self, chunk: &Chunk) -> Result<(), ApiError> {
-        match chunk.usage() {
-            None => self.write(chunk.json()),
-            Some(report) => {
-                if let Err(fault) = report {
-                    self.watched.usage_fault(fault);
-                }
-                if !self.include_usage {
-                    if let Some(bytes) = chunk.without_usage() {
-                        self.write(&bytes);
-                    }
-                } else if let Some(charge) = &mut self.charge {
-                    let settled = charge.quote(End::Completed)?;
-                    self.usage_sent |= chunk.is_without_choices();
-                    let bytes = with_bill(&settled, |bill| chunk.with_bill(bill));
-                    self.write(&bytes);
-                }
+        if let Some(Err(fault)) = chunk.usage() {
+            self.watched.usage_fault(fault);
+        }
+        match &mut self.charge {
+            Some(charge) if self.writer.bills(chunk) => {
+                let settled = charge.quote(End::Completed)?;
+                with_bill(&settled, |bill| {
+                    self.writer.chunk(chunk, Some(bill), &mut self.out);
+                });
             }
+            Some(_) | None => self.writer.chunk(chunk, None, &mut self.out),
         }
         Ok(())
     }
@@ -366,7 +357,12 @@ impl Stream {
             State::Unopened | State::NotOpened(_) | State::Open => End::Completed,
         };
         let settled = self.settle(charge, end);
-        self.out.extend_from_slice(dialect::DONE_EVENT);
+        let (writer, out) = (&mut self.writer, &mut self.out);
+        let template = self.decoder.template();
+        match &settled {
+            Some(settled) => with_bill(settled, |bill| writer.complete(Some(bill), template, out)),
+            None => writer.complete(None, template, out),
+        }
         self.watched.settled(end, settled);
         self.queue.clear();
         if let Some(upstream) = self.upstream.take() {
@@ -389,8 +385,7 @@ impl Stream {
         let own = charge.held();
         let keep = charge.cut(texts)?;
         if keep.iter().any(|bytes| *bytes > 0) {
-            let cut = chunk.cut(&keep);
-            self.write(&cut);
+            self.writer.cut(chunk, &keep, &mut self.out);
         }
         if shortfall.unavailable {
             self.end_with(End::GatewayLost, &ApiError::Unaccountable);
@@ -414,7 +409,7 @@ impl Stream {
         self.end_with(End::UpstreamFailed, &ApiError::Upstream(failure));
     }
 
-    /// Settles, and writes the end of CONTRACT 3: usage to whoever asked, the error, `[DONE]`.
+    /// Settles, and writes the end of CONTRACT 3 in the client's dialect.
     fn end_with(&mut self, end: End, error: &ApiError) {
         self.upstream = None;
         self.queue.clear();
@@ -422,53 +417,29 @@ impl Stream {
             return;
         };
         let settled = self.settle(charge, end);
-        let usage = settled
-            .as_ref()
-            .map(|settled| with_bill(settled, usage_json));
-        let event = error.stream_event(
-            self.watched.request_id(),
-            self.app.settings.top_up_url.as_deref(),
-            usage.as_deref(),
-        );
-        self.write(&event);
-        self.out.extend_from_slice(dialect::DONE_EVENT);
+        let request_id = self.watched.request_id();
+        let top_up_url = self.app.settings.top_up_url.as_deref();
+        let (writer, out) = (&mut self.writer, &mut self.out);
+        let template = self.decoder.template();
+        let mut write = |bill: Option<&Bill<'_>>| {
+            error.end_stream(writer, request_id, top_up_url, bill, template, out);
+        };
+        match &settled {
+            Some(settled) => with_bill(settled, |bill| write(Some(bill))),
+            None => write(None),
+        }
         self.watched.failed(error);
         self.watched.settled(end, settled);
     }
 
-    /// Ends the charge, and shows its usage to a client that asked and has not seen it.
+    /// Ends the charge.
     fn settle(&mut self, charge: Charge, end: End) -> Option<Settled> {
         let large = charge.pending_bytes() >= OFF_THREAD_BYTES_MIN;
         let settled = off_thread_if(large, || charge.finish(end));
         // A free answer that came whole is one, too.
         self.owing = matches!(end, End::Completed | End::ClientGone)
             || settled.is_some_and(|settled| settled.charged.is_positive());
-        if let Some(settled) = &settled
-            && self.include_usage
-            && !self.usage_sent
-        {
-            self.write_usage_chunk(settled);
-        }
         settled
-    }
-
-    fn write_usage_chunk(&mut self, settled: &Settled) {
-        let fallback;
-        let template = match self.decoder.template() {
-            Some(template) => template,
-            None => {
-                let id = self.watched.request_id().to_string();
-                fallback = ChunkTemplate::new(&id, unix_seconds(), &self.model);
-                &fallback
-            }
-        };
-        let chunk = with_bill(settled, |bill| template.usage_chunk(bill));
-        self.usage_sent = true;
-        self.write(&chunk);
-    }
-
-    fn write(&mut self, json: &[u8]) {
-        dialect::write_event(&mut self.out, json);
     }
 
     /// What is in `out` goes to the client next: a local journal knows of it before that.

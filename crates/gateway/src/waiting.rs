@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use axum::{
     Router,
-    http::StatusCode,
+    http::{StatusCode, Uri},
     response::{IntoResponse as _, Response},
     routing::get,
 };
 use billing::RequestId;
+use dialect::ClientDialect;
 use tokio::{net::TcpListener, sync::watch};
 use uuid::Uuid;
 
@@ -73,7 +74,7 @@ async fn not_ready() -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, axum::Json(body)).into_response()
 }
 
-async fn refuse() -> Response {
+async fn refuse(uri: Uri) -> Response {
     let id = RequestId::from_uuid(Uuid::now_v7());
-    ApiError::Unaccountable.response(id, None)
+    ApiError::Unaccountable.response(ClientDialect::of_path(uri.path()), id, None)
 }

@@ -1,0 +1,149 @@
+//! The stream as its client reads it: chunks, the bill, the end, and the end with an error.
+
+use bytes::{BufMut as _, BytesMut};
+use serde::Serialize;
+
+use crate::client::{Bill, ChunkTemplate, ErrorBody, usage_json};
+use crate::client_dialect::ClientDialect;
+use crate::openai::Chunk;
+use crate::sse::write_event;
+
+/// What a stream is called where its provider does not say.
+#[derive(Clone, Debug)]
+pub struct StreamNames {
+    /// The gateway's id of the request, `req_…`.
+    pub request_id: String,
+    /// When it began, in Unix seconds.
+    pub created: u64,
+    /// The model's name.
+    pub model: String,
+}
+
+/// Writes one stream in a client's dialect.
+#[derive(Debug)]
+pub enum StreamWriter {
+    /// OpenAI's chat completions.
+    Chat(ChatWriter),
+}
+
+impl StreamWriter {
+    /// A stream of chat chunks; usage only for whoever asked.
+    #[must_use]
+    pub fn chat(names: StreamNames, include_usage: bool) -> Self {
+        Self::Chat(ChatWriter {
+            names,
+            include_usage,
+            usage_sent: false,
+        })
+    }
+
+    /// What its client speaks.
+    #[must_use]
+    pub const fn dialect(&self) -> ClientDialect {
+        match self {
+            Self::Chat(_) => ClientDialect::Chat,
+        }
+    }
+
+    /// Whether this chunk is written with the bill so far.
+    #[must_use]
+    pub fn bills(&self, chunk: &Chunk) -> bool {
+        match self {
+            Self::Chat(writer) => writer.include_usage && chunk.usage().is_some(),
+        }
+    }
+
+    /// Writes a chunk; `bill` is there where [`bills`](Self::bills) says so.
+    pub fn chunk(&mut self, chunk: &Chunk, bill: Option<&Bill<'_>>, out: &mut BytesMut) {
+        match self {
+            Self::Chat(writer) => writer.chunk(chunk, bill, out),
+        }
+    }
+
+    /// Writes what is paid of a chunk: each of its texts cut to `keep` bytes.
+    pub fn cut(&mut self, chunk: &Chunk, keep: &[usize], out: &mut BytesMut) {
+        match self {
+            Self::Chat(_) => write_event(out, &chunk.cut(keep)),
+        }
+    }
+
+    /// Writes the end of a stream that came whole. `template` is what its chunks have in common.
+    pub fn complete(
+        &mut self,
+        bill: Option<&Bill<'_>>,
+        template: Option<&ChunkTemplate>,
+        out: &mut BytesMut,
+    ) {
+        match self {
+            Self::Chat(writer) => {
+                writer.usage(bill, template, out);
+                out.put_slice(ClientDialect::Chat.stream_end());
+            }
+        }
+    }
+
+    /// Writes the end of a stream that failed (CONTRACT 3): what is charged, then the error.
+    pub fn fail<M: Serialize>(
+        &mut self,
+        error: &ErrorBody<'_, M>,
+        status: u16,
+        bill: Option<&Bill<'_>>,
+        template: Option<&ChunkTemplate>,
+        out: &mut BytesMut,
+    ) {
+        match self {
+            Self::Chat(writer) => {
+                writer.usage(bill, template, out);
+                let usage = bill.map(usage_json);
+                let event = error.to_stream_json(status, usage.as_deref());
+                write_event(out, &event.unwrap_or_default());
+                out.put_slice(ClientDialect::Chat.stream_end());
+            }
+        }
+    }
+}
+
+/// Writes the chunks of OpenAI's chat: the provider's own.
+#[derive(Debug)]
+pub struct ChatWriter {
+    names: StreamNames,
+    include_usage: bool,
+    usage_sent: bool,
+}
+
+impl ChatWriter {
+    fn chunk(&mut self, chunk: &Chunk, bill: Option<&Bill<'_>>, out: &mut BytesMut) {
+        match bill {
+            Some(bill) => {
+                self.usage_sent |= chunk.is_without_choices();
+                write_event(out, &chunk.with_bill(bill));
+            }
+            None if chunk.usage().is_none() => write_event(out, chunk.json()),
+            None => {
+                if let Some(bytes) = chunk.without_usage() {
+                    write_event(out, &bytes);
+                }
+            }
+        }
+    }
+
+    /// The chunk with the usage, for whoever asked and has not seen it.
+    fn usage(
+        &mut self,
+        bill: Option<&Bill<'_>>,
+        template: Option<&ChunkTemplate>,
+        out: &mut BytesMut,
+    ) {
+        let Some(bill) = bill.filter(|_| self.include_usage && !self.usage_sent) else {
+            return;
+        };
+        self.usage_sent = true;
+        let names = &self.names;
+        let own = || ChunkTemplate::new(&names.request_id, names.created, &names.model);
+        let chunk = template.map_or_else(
+            || own().usage_chunk(bill),
+            |template| template.usage_chunk(bill),
+        );
+        write_event(out, &chunk);
+    }
+}
