@@ -105,6 +105,8 @@ pub(crate) struct ChargeRow {
     pub(crate) house_loss: i64,
     #[serde(flatten)]
     pub(crate) tokens: Tokens,
+    /// What the operator owes the provider, where that is not the cost.
+    pub(crate) provider_cost: Option<i64>,
     pub(crate) late: bool,
     pub(crate) settled_at: i64,
 }
@@ -143,7 +145,7 @@ const ENTRY: [Column; 6] = [
     Plain("reference"),
     Plain("created_at"),
 ];
-const CHARGE: [Column; 22] = [
+const CHARGE: [Column; 29] = [
     Id("account_id"),
     Id("id"),
     Id("key_id"),
@@ -163,6 +165,13 @@ const CHARGE: [Column; 22] = [
     Plain("completion"),
     Plain("reasoning"),
     Plain("audio_completion"),
+    Plain("image_completion"),
+    Plain("images"),
+    Plain("milliseconds"),
+    Plain("characters"),
+    Plain("searches"),
+    Plain("pages"),
+    Plain("provider_cost"),
     Bool("late"),
     Plain("created_at"),
     Plain("settled_at"),

@@ -61,6 +61,18 @@ pub struct Tokens {
     pub reasoning: i64,
     /// Audio in the output.
     pub audio_completion: i64,
+    /// Images in the output, in tokens; like all below, nothing where a request had none.
+    pub image_completion: Option<i64>,
+    /// Images made.
+    pub images: Option<i64>,
+    /// Heard or made.
+    pub milliseconds: Option<i64>,
+    /// Read aloud.
+    pub characters: Option<i64>,
+    /// Searches.
+    pub searches: Option<i64>,
+    /// Pages.
+    pub pages: Option<i64>,
 }
 
 impl Tokens {
@@ -93,7 +105,10 @@ impl Tokens {
     /// All of the output.
     #[must_use]
     pub fn completion_total(&self) -> i128 {
-        i128::from(self.completion) + i128::from(self.reasoning) + i128::from(self.audio_completion)
+        i128::from(self.completion)
+            + i128::from(self.reasoning)
+            + i128::from(self.audio_completion)
+            + i128::from(self.image_completion.unwrap_or(0))
     }
 }
 
@@ -103,11 +118,14 @@ struct Stored {
     base: BTreeMap<String, String>,
     #[serde(default)]
     tiers: Vec<StoredTier>,
+    provider: Option<Box<Stored>>,
 }
 
 #[derive(Debug, Deserialize)]
 struct StoredTier {
     above_prompt_tokens: i128,
+    /// Not written where it is true.
+    whole_request: Option<bool>,
     price: BTreeMap<String, String>,
 }
 
@@ -117,13 +135,20 @@ pub struct PriceBook {
     base: BTreeMap<String, Nanos>,
     /// Rising by their threshold.
     tiers: Vec<(i128, BTreeMap<String, Nanos>)>,
+    /// Whether a tier prices only the tokens beyond its threshold.
+    graduated: bool,
+    /// What the operator pays, where that is something else.
+    provider: Option<Box<PriceBook>>,
 }
 
 impl PriceBook {
     /// Out of its stored text; `None` where that is no price.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let stored: Stored = serde_json::from_str(text).ok()?;
+        Self::of(serde_json::from_str(text).ok()?)
+    }
+
+    fn of(stored: Stored) -> Option<Self> {
         let rates = |texts: BTreeMap<String, String>| {
             texts
                 .into_iter()
@@ -131,6 +156,10 @@ impl PriceBook {
                 .collect::<Option<BTreeMap<_, _>>>()
                 .filter(|rates| rates.contains_key("prompt") && rates.contains_key("completion"))
         };
+        let graduated = stored
+            .tiers
+            .iter()
+            .any(|tier| tier.whole_request == Some(false));
         let mut tiers = stored
             .tiers
             .into_iter()
@@ -140,7 +169,18 @@ impl PriceBook {
         Some(Self {
             base: rates(stored.base)?,
             tiers,
+            graduated,
+            provider: match stored.provider {
+                Some(provider) => Some(Box::new(Self::of(*provider)?)),
+                None => None,
+            },
         })
+    }
+
+    /// What the operator owes the provider.
+    #[must_use]
+    pub fn provider_cost(&self, tokens: &Tokens) -> Option<Nanos> {
+        self.provider.as_deref().unwrap_or(self).cost(tokens)
     }
 
     /// What tokens cost: summed exactly, rounded up once. `None` where it does not fit.
@@ -150,33 +190,69 @@ impl PriceBook {
             .tiers
             .iter()
             .rev()
-            .find(|(above, _)| tokens.prompt_total() > *above);
+            .find(|(above, _)| !self.graduated && tokens.prompt_total() > *above);
         let rates = long.map_or(&self.base, |(_, rates)| rates);
-        let rate = |kind: &str, like: &str| {
-            let rate = rates.get(kind).or_else(|| rates.get(like));
-            rate.copied().unwrap_or(0)
-        };
+        let own = |kind: &str| rates.get(kind).copied().unwrap_or(0);
+        let like = |kind: &str, other: &str| rates.get(kind).copied().unwrap_or(own(other));
+        let some = |count: Option<i64>| Nanos::from(count.unwrap_or(0));
+        // In millionths of a nano-credit.
+        let piece = TOKENS_PER_PRICE;
         let parts = [
-            (tokens.prompt, rate("prompt", "prompt")),
-            (tokens.cached_prompt, rate("cached_prompt", "prompt")),
-            (tokens.cache_write_5m, rate("cache_write_5m", "prompt")),
-            (tokens.cache_write_1h, rate("cache_write_1h", "prompt")),
-            (tokens.audio_prompt, rate("audio_prompt", "prompt")),
-            (tokens.image_prompt, rate("image_prompt", "prompt")),
-            (tokens.completion, rate("completion", "completion")),
-            (tokens.reasoning, rate("reasoning", "completion")),
+            (Nanos::from(tokens.completion), own("completion")),
+            (tokens.reasoning.into(), like("reasoning", "completion")),
             (
-                tokens.audio_completion,
-                rate("audio_completion", "completion"),
+                tokens.audio_completion.into(),
+                like("audio_completion", "completion"),
             ),
+            (
+                some(tokens.image_completion),
+                like("image_completion", "completion"),
+            ),
+            (some(tokens.images) * piece, own("image")),
+            (some(tokens.milliseconds) * (piece / 1_000), own("second")),
+            (some(tokens.characters), own("character")),
+            (some(tokens.searches) * piece, own("search")),
+            (some(tokens.pages) * piece, own("page")),
+            (piece, own("request")),
         ];
-        let fee = rates.get("request").copied().unwrap_or(0);
-        let millionths = parts.into_iter().try_fold(
-            fee.checked_mul(TOKENS_PER_PRICE)?,
-            |sum: Nanos, (count, rate)| sum.checked_add(Nanos::from(count).checked_mul(rate)?),
-        )?;
+        let mut millionths = self.prompt_cost(tokens, rates)?;
+        for (count, rate) in parts {
+            millionths = millionths.checked_add(count.checked_mul(rate)?)?;
+        }
         let up = millionths.checked_add(TOKENS_PER_PRICE - 1)?;
-        Some(up.div_euclid(TOKENS_PER_PRICE))
+        Some(up.div_euclid(TOKENS_PER_PRICE).max(own("minimum")))
+    }
+
+    /// The prompt in millionths. Where tiers are graduated its tokens are priced one after the
+    /// other, in the order that they have in a prompt: what a cache holds is how it begins.
+    fn prompt_cost(&self, tokens: &Tokens, rates: &BTreeMap<String, Nanos>) -> Option<Nanos> {
+        let kinds = [
+            (tokens.cached_prompt, "cached_prompt"),
+            (tokens.cache_write_1h, "cache_write_1h"),
+            (tokens.cache_write_5m, "cache_write_5m"),
+            (tokens.image_prompt, "image_prompt"),
+            (tokens.audio_prompt, "audio_prompt"),
+            (tokens.prompt, "prompt"),
+        ];
+        let mut at: Nanos = 0;
+        let mut sum: Nanos = 0;
+        for (count, kind) in kinds {
+            let mut left = Nanos::from(count);
+            while left > 0 {
+                let passed = |above: &Nanos| self.graduated && at >= *above;
+                let reached = self.tiers.iter().rev().find(|(above, _)| passed(above));
+                let ahead = self.tiers.iter().find(|(above, _)| !passed(above));
+                let room = ahead
+                    .filter(|_| self.graduated)
+                    .map_or(left, |(above, _)| above - at);
+                let rates = reached.map_or(rates, |(_, rates)| rates);
+                let rate = rates.get(kind).or_else(|| rates.get("prompt")).copied();
+                let step = left.min(room);
+                sum = sum.checked_add(step.checked_mul(rate.unwrap_or(0))?)?;
+                (at, left) = (at + step, left - step);
+            }
+        }
+        Some(sum)
     }
 }
 
@@ -227,6 +303,38 @@ mod tests {
             ..Tokens::default()
         };
         assert_eq!(price.cost(&cached), Some(0));
+    }
+
+    #[test]
+    fn a_graduated_tier_prices_what_lies_beyond_it() {
+        let price = r#"{"base":{"prompt":"1","completion":"2","cached_prompt":"0.5"},"tiers":[
+            {"above_prompt_tokens":10,"whole_request":false,
+             "price":{"prompt":"3","completion":"5","cached_prompt":"0.25"}}]}"#;
+        let price = PriceBook::parse(price).unwrap();
+        // 10 * 1,000 + 5 * 3,000 nanos, and the output at 2,000.
+        assert_eq!(price.cost(&Tokens::text(15, 1)), Some(27_000));
+        let cached = Tokens {
+            cached_prompt: 12,
+            prompt: 3,
+            ..Tokens::default()
+        };
+        // 10 * 500 + 2 * 250 + 3 * 3,000.
+        assert_eq!(price.cost(&cached), Some(14_500));
+    }
+
+    #[test]
+    fn pieces_and_the_price_of_the_provider() {
+        let price = r#"{"base":{"prompt":"0","completion":"0","image":"0.05","second":"0.0002","minimum":"0.01"},
+            "provider":{"base":{"prompt":"0","completion":"0","image":"0.04"}}}"#;
+        let price = PriceBook::parse(price).unwrap();
+        let made = Tokens {
+            images: Some(2),
+            milliseconds: Some(1_500),
+            ..Tokens::default()
+        };
+        assert_eq!(price.cost(&made), Some(100_300_000));
+        assert_eq!(price.provider_cost(&made), Some(80_000_000));
+        assert_eq!(price.cost(&Tokens::default()), Some(10_000_000));
     }
 
     #[test]

@@ -183,6 +183,11 @@ impl<'a> Case<'a> {
         self.prices.get(price)?.as_ref()?.cost(tokens)
     }
 
+    /// What the operator owes the provider for them.
+    fn provider_cost(&self, price: &str, tokens: &Tokens) -> Option<Nanos> {
+        self.prices.get(price)?.as_ref()?.provider_cost(tokens)
+    }
+
     /// What was taken from the customer for a request, all in all.
     fn collected(&self, charge: &ChargeRow) -> Nanos {
         Nanos::from(charge.charged) + self.corrected.get(&charge.id).copied().unwrap_or(0)

@@ -264,6 +264,7 @@ impl Charge {
             lease: open.reserved.replica(),
             usage,
             cost,
+            provider_cost: open.meter.provider_cost(&usage),
         }))
     }
 
@@ -432,6 +433,8 @@ impl Open {
             usage,
             source: UsageSource::Counted,
             raw_usage: None,
+            counted: None,
+            provider_cost: self.meter.provider_cost(&usage),
             capture: Capture {
                 cost,
                 charged,
@@ -476,6 +479,8 @@ impl Open {
             usage,
             source,
             raw_usage: self.meter.take_raw_report(),
+            counted: None,
+            provider_cost: self.meter.provider_cost(&usage).filter(|_| !nothing),
             capture: Capture {
                 cost,
                 charged,

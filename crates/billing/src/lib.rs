@@ -17,4 +17,4 @@ pub use ids::{AccountId, BudgetId, EntryId, IdError, KeyId, PriceId, ReplicaId, 
 pub use meter::{CountPrompt, Meter, Prompt, Slot, Text, Verdict};
 pub use permit::{LocalJournal, NotRecorded, Permit};
 pub use price::{Output, Price, PriceError, Rates, Tier};
-pub use settlement::{Capture, Checkpoint, End, RequestFacts, Settlement, Timings};
+pub use settlement::{Capture, Checkpoint, Counted, End, RequestFacts, Settlement, Timings};

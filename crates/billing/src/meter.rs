@@ -203,6 +203,12 @@ impl Meter {
         self.price.cost(usage)
     }
 
+    /// What the operator owes the provider for it, where that is not the cost.
+    #[must_use]
+    pub fn provider_cost(&self, usage: &Usage) -> Option<Credits> {
+        self.price.provider()?.cost(usage).ok()
+    }
+
     /// What the request is charged by: the provider's report where there is one and `trust` it,
     /// else our own count.
     pub fn verdict_usage(&mut self, trust: bool) -> (Usage, UsageSource) {

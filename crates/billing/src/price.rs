@@ -1,13 +1,17 @@
-//! Prices: nano-credits per million tokens of each kind, and the one place where a cost is rounded.
+//! Prices: nano-credits for each kind of usage, and the one place where a cost is rounded.
+
+mod rates;
+
+pub use self::rates::Rates;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tokens::Usage;
+use tokens::{Bucket, Usage};
 use uuid::Uuid;
 
 use crate::{Credits, PriceId};
 
-/// Rates are quoted per this many tokens.
+/// Rates are quoted per this many tokens or characters; costs are summed in parts as small.
 const TOKENS_PER_RATE: i128 = 1_000_000;
 /// The most tiers a price may have.
 const TIERS_MAX: usize = 8;
@@ -21,9 +25,15 @@ pub enum PriceError {
     /// The stored text is not a price.
     #[error("not a price: {0}")]
     Malformed(String),
-    /// Tiers out of order, or too many.
-    #[error("price tiers rise by above_prompt_tokens, at most {TIERS_MAX} of them")]
+    /// Tiers out of order, too many, or of both kinds.
+    #[error(
+        "price tiers rise by above_prompt_tokens, at most {TIERS_MAX} of them, and all price the \
+         whole request or all only the part above"
+    )]
     Tiers,
+    /// Something is sold by a unit that its price does not name.
+    #[error("the price has no rate for {0}")]
+    NoRate(&'static str),
     /// The cost does not fit.
     #[error("the cost does not fit into 9.2 billion credits")]
     Overflow,
@@ -38,53 +48,42 @@ pub enum Output {
     Reasoning,
 }
 
-/// A price as written in a provider file: credits per million tokens, decimal text.
-///
-/// A kind without a rate of its own is priced as the kind that it is part of: cached, cache
-/// writes, audio and images in the prompt as `prompt`; reasoning and audio in the output as
-/// `completion`. Zero must be written.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Rates {
-    /// Fresh prompt tokens.
-    pub prompt: Credits,
-    /// Visible output tokens.
-    pub completion: Credits,
-    /// Prompt tokens read from a cache.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cached_prompt: Option<Credits>,
-    /// Tokens written to a cache of about five minutes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cache_write_5m: Option<Credits>,
-    /// Tokens written to a cache of about an hour.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cache_write_1h: Option<Credits>,
-    /// Audio in the prompt.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub audio_prompt: Option<Credits>,
-    /// Images in the prompt.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub image_prompt: Option<Credits>,
-    /// Reasoning tokens.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reasoning: Option<Credits>,
-    /// Audio in the output.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub audio_completion: Option<Credits>,
-    /// Credits per request, whatever it consumes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub request: Option<Credits>,
-}
-
 /// Other rates for a request whose prompt is long.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tier {
     /// The tier applies when the whole prompt has more tokens than this.
     pub above_prompt_tokens: u64,
-    /// The rates of the whole request then.
+    /// Whether its rates are those of the whole request. Else they are those of the prompt's
+    /// tokens beyond the threshold alone; what is in a cache comes first in a prompt, and the
+    /// output keeps the rates below every tier.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub whole_request: bool,
+    /// The rates.
     pub price: Rates,
 }
+
+const fn yes() -> bool {
+    true
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands over a reference"
+)]
+const fn is_true(flag: &bool) -> bool {
+    *flag
+}
+
+/// The buckets of a prompt in the order of its tokens: a cache holds how it begins.
+const PROMPT_ORDER: [Bucket; 6] = [
+    Bucket::CachedPrompt,
+    Bucket::CacheWrite1h,
+    Bucket::CacheWrite5m,
+    Bucket::ImagePrompt,
+    Bucket::AudioPrompt,
+    Bucket::Prompt,
+];
 
 /// A model's price, checked: no rate is negative and tiers rise.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,6 +91,7 @@ pub struct Tier {
 pub struct Price {
     base: Rates,
     tiers: Vec<Tier>,
+    provider: Option<Box<Price>>,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -100,13 +100,19 @@ struct Unchecked {
     base: Rates,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     tiers: Vec<Tier>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    provider: Option<Box<Unchecked>>,
 }
 
 impl TryFrom<Unchecked> for Price {
     type Error = PriceError;
 
     fn try_from(unchecked: Unchecked) -> Result<Self, PriceError> {
-        Self::new(unchecked.base, unchecked.tiers)
+        let price = Self::new(unchecked.base, unchecked.tiers)?;
+        match unchecked.provider {
+            Some(provider) => Ok(price.with_provider((*provider).try_into()?)),
+            None => Ok(price),
+        }
     }
 }
 
@@ -115,6 +121,7 @@ impl From<Price> for Unchecked {
         Self {
             base: price.base,
             tiers: price.tiers,
+            provider: price.provider.map(|price| Box::new((*price).into())),
         }
     }
 }
@@ -128,13 +135,46 @@ impl Price {
         let rising = tiers
             .windows(2)
             .all(|pair| pair[0].above_prompt_tokens < pair[1].above_prompt_tokens);
-        if !rising || tiers.len() > TIERS_MAX {
+        let alike = tiers
+            .windows(2)
+            .all(|pair| pair[0].whole_request == pair[1].whole_request);
+        if !rising || !alike || tiers.len() > TIERS_MAX {
             return Err(PriceError::Tiers);
         }
         for rates in std::iter::once(&base).chain(tiers.iter().map(|tier| &tier.price)) {
             rates.refuse_negative()?;
         }
-        Ok(Self { base, tiers })
+        Ok(Self {
+            base,
+            tiers,
+            provider: None,
+        })
+    }
+
+    /// The same for customers, where the operator pays the provider this price.
+    #[must_use]
+    pub fn with_provider(mut self, provider: Self) -> Self {
+        let provider = Self {
+            provider: None,
+            ..provider
+        };
+        let same = provider.base == self.base && provider.tiers == self.tiers;
+        self.provider = Some(Box::new(provider)).filter(|_| !same);
+        self
+    }
+
+    /// What the operator pays the provider, where that is another price.
+    #[must_use]
+    pub fn provider(&self) -> Option<&Self> {
+        self.provider.as_deref()
+    }
+
+    /// What the operator owes the provider for `usage`.
+    ///
+    /// # Errors
+    /// [`PriceError::Overflow`].
+    pub fn provider_cost(&self, usage: &Usage) -> Result<Credits, PriceError> {
+        self.provider().unwrap_or(self).cost(usage)
     }
 
     /// The price stored under a [`PriceId`].
@@ -164,13 +204,14 @@ impl Price {
         Ok(PriceId::from_uuid(Uuid::from_bytes(bits)))
     }
 
-    /// The rates for a prompt of this many tokens in all.
+    /// The rates for a prompt of this many tokens in all; where tiers are for the part above
+    /// alone, those of everything else.
     #[must_use]
     pub fn rates(&self, prompt_tokens: u64) -> &Rates {
         self.tiers
             .iter()
             .rev()
-            .find(|tier| prompt_tokens > tier.above_prompt_tokens)
+            .find(|tier| tier.whole_request && prompt_tokens > tier.above_prompt_tokens)
             .map_or(&self.base, |tier| &tier.price)
     }
 
@@ -189,8 +230,7 @@ impl Price {
     /// True when nothing costs anything.
     #[must_use]
     pub fn is_free(&self) -> bool {
-        std::iter::once(&self.base)
-            .chain(self.tiers.iter().map(|tier| &tier.price))
+        self.all_rates()
             .all(|rates| rates.all().iter().all(|(_, rate)| rate.is_zero()))
     }
 
@@ -199,7 +239,8 @@ impl Price {
     /// # Errors
     /// [`PriceError::Overflow`].
     pub fn cost(&self, usage: &Usage) -> Result<Credits, PriceError> {
-        round_up(self.exact(usage)?)
+        let least = self.rates(usage.prompt_total()).minimum;
+        round_up(self.exact(usage)?).map(|cost| cost.max(least.unwrap_or(Credits::ZERO)))
     }
 
     /// How many more tokens of `output` fit into `credits` after `usage`; `u64::MAX` where they
@@ -221,6 +262,9 @@ impl Price {
             }
             .nanos(),
         );
+        if credits < rates.minimum.unwrap_or(Credits::ZERO) {
+            return Ok(0);
+        }
         // ceil(x / 1e6) <= c  <=>  x <= c * 1e6, so this is exact although costs round up.
         let left = i128::from(credits.nanos()) * TOKENS_PER_RATE - self.exact(usage)?;
         if left < 0 {
@@ -235,16 +279,19 @@ impl Price {
     /// The most that a request can cost whose prompt has at most these tokens and whose output
     /// at most `output`, of whichever kinds the provider will say they were.
     ///
-    /// Audio is of its own kind only where it was asked for: `prompt.audio_prompt` says so.
+    /// Audio is of its own kind only where it was asked for: `prompt.audio_prompt` says so. What
+    /// is sold by the piece is what `prompt` says: pass what was asked for at most.
     ///
     /// # Errors
-    /// [`PriceError::Overflow`].
+    /// [`PriceError::Overflow`]; [`PriceError::NoRate`] when something is asked for that this
+    /// model is not sold by, and nothing else that it asks for has a price.
     pub fn worst_cost(&self, prompt: &Usage, output: u64) -> Result<Credits, PriceError> {
+        self.refuse_unpriced(prompt)?;
         let exact = self
             .worst_rates(prompt)
             .and_then(|(fixed, rate)| fixed.checked_add(rate.checked_mul(i128::from(output))?))
             .ok_or(PriceError::Overflow)?;
-        round_up(exact)
+        round_up(exact).map(|cost| cost.max(self.worst_minimum()))
     }
 
     /// How much output of the dearest kind fits into `credits` beside this prompt.
@@ -252,6 +299,9 @@ impl Price {
     /// # Errors
     /// [`PriceError::Overflow`].
     pub fn affordable_output(&self, prompt: &Usage, credits: Credits) -> Result<u64, PriceError> {
+        if credits < self.worst_minimum() {
+            return Ok(0);
+        }
         let (fixed, rate) = self.worst_rates(prompt).ok_or(PriceError::Overflow)?;
         let left = i128::from(credits.nanos()) * TOKENS_PER_RATE - fixed;
         if left < 0 {
@@ -261,6 +311,37 @@ impl Price {
             return Ok(u64::MAX);
         }
         Ok(u64::try_from(left / rate).unwrap_or(u64::MAX))
+    }
+
+    /// Refuses what would cost nothing only because nobody wrote what it costs.
+    fn refuse_unpriced(&self, asked: &Usage) -> Result<(), PriceError> {
+        if self.is_free() || !(self.base.prompt.is_zero() && self.base.completion.is_zero()) {
+            return Ok(());
+        }
+        let pieces = || {
+            Bucket::ALL
+                .into_iter()
+                .filter(|bucket| !bucket.is_prompt() && !bucket.is_completion())
+                .filter(|bucket| asked.get(*bucket) > 0)
+        };
+        let unpriced = pieces().next().filter(|_| {
+            self.base.request.is_none() && !pieces().any(|bucket| self.base.has_rate(bucket))
+        });
+        match unpriced {
+            Some(bucket) => Err(PriceError::NoRate(bucket.as_str())),
+            None => Ok(()),
+        }
+    }
+
+    /// The highest minimum that may come to apply.
+    fn worst_minimum(&self) -> Credits {
+        self.all_rates()
+            .filter_map(|rates| rates.minimum)
+            .fold(Credits::ZERO, Credits::max)
+    }
+
+    fn all_rates(&self) -> impl Iterator<Item = &Rates> {
+        std::iter::once(&self.base).chain(self.tiers.iter().map(|tier| &tier.price))
     }
 
     /// The prompt at its dearest in millionths of a nano-credit, and the dearest rate of output.
@@ -273,67 +354,81 @@ impl Price {
             .filter(|tier| prompt.prompt_total() > tier.above_prompt_tokens)
             .map(|tier| &tier.price)
             .chain([&self.base]);
+        if self.is_graduated() {
+            // Tokens lie in several tiers, all else is priced below them.
+            let dearest = applicable.map(Rates::dearest_prompt).reduce(|a, b| {
+                let (text, audio) = (a.0.max(b.0), a.1.max(b.1));
+                (text, audio)
+            })?;
+            let fixed = fixed_worst(&self.base, prompt, dearest)?;
+            return Some((fixed, i128::from(self.base.dearest_output().nanos())));
+        }
         let mut worst = (0, 0);
         for rates in applicable {
-            let text = [
-                rates.cached_prompt,
-                rates.cache_write_5m,
-                rates.cache_write_1h,
-            ]
-            .into_iter()
-            .chain([rates.image_prompt])
-            .flatten()
-            .fold(rates.prompt, Credits::max);
-            let audio = rates.audio_prompt.unwrap_or(rates.prompt).max(text);
-            let texts = prompt.prompt_total().saturating_sub(prompt.audio_prompt);
-            let fee = i128::from(rates.request.unwrap_or(Credits::ZERO).nanos());
-            let fixed = i128::from(texts)
-                .checked_mul(i128::from(text.nanos()))?
-                .checked_add(
-                    i128::from(prompt.audio_prompt).checked_mul(i128::from(audio.nanos()))?,
-                )?
-                .checked_add(fee * TOKENS_PER_RATE)?;
-            let output = [rates.reasoning, rates.audio_completion]
-                .into_iter()
-                .flatten()
-                .fold(rates.completion, Credits::max);
-            worst = (
-                i128::max(worst.0, fixed),
-                i128::max(worst.1, i128::from(output.nanos())),
-            );
+            let fixed = fixed_worst(rates, prompt, rates.dearest_prompt())?;
+            let output = i128::from(rates.dearest_output().nanos());
+            worst = (i128::max(worst.0, fixed), i128::max(worst.1, output));
         }
         Some(worst)
     }
 
-    /// The cost in millionths of a nano-credit.
+    fn is_graduated(&self) -> bool {
+        self.tiers.first().is_some_and(|tier| !tier.whole_request)
+    }
+
+    /// The cost in millionths of a nano-credit, before any minimum.
     fn exact(&self, usage: &Usage) -> Result<i128, PriceError> {
         let rates = self.rates(usage.prompt_total());
-        let prompt = rates.prompt;
-        let completion = rates.completion;
-        let terms = [
-            (usage.prompt, prompt),
-            (usage.cached_prompt, rates.cached_prompt.unwrap_or(prompt)),
-            (usage.cache_write_5m, rates.cache_write_5m.unwrap_or(prompt)),
-            (usage.cache_write_1h, rates.cache_write_1h.unwrap_or(prompt)),
-            (usage.audio_prompt, rates.audio_prompt.unwrap_or(prompt)),
-            (usage.image_prompt, rates.image_prompt.unwrap_or(prompt)),
-            (usage.completion, completion),
-            (usage.reasoning, rates.reasoning.unwrap_or(completion)),
-            (
-                usage.audio_completion,
-                rates.audio_completion.unwrap_or(completion),
-            ),
-        ];
-        let fee = i128::from(rates.request.unwrap_or(Credits::ZERO).nanos()) * TOKENS_PER_RATE;
-        terms
+        Bucket::ALL
             .into_iter()
-            .try_fold(fee, |sum, (tokens, rate)| {
-                i128::from(tokens)
-                    .checked_mul(i128::from(rate.nanos()))
-                    .and_then(|term| sum.checked_add(term))
+            .try_fold(rates.fee(), |sum, bucket| {
+                sum.checked_add(self.exact_of(rates, usage, bucket)?)
             })
             .ok_or(PriceError::Overflow)
     }
+
+    /// What one bucket costs, in millionths of a nano-credit.
+    fn exact_of(&self, rates: &Rates, usage: &Usage, bucket: Bucket) -> Option<i128> {
+        let count = usage.get(bucket);
+        if !self.is_graduated() || !bucket.is_prompt() || count == 0 {
+            return rates.exact(bucket, count);
+        }
+        let start = PROMPT_ORDER
+            .into_iter()
+            .take_while(|before| *before != bucket)
+            .fold(0, |sum: u64, before| sum.saturating_add(usage.get(before)));
+        let end = start.checked_add(count)?;
+        let mut sum: i128 = 0;
+        let mut from = 0;
+        let mut rates = rates;
+        for tier in &self.tiers {
+            let within = overlap((start, end), (from, tier.above_prompt_tokens));
+            sum = sum.checked_add(rates.exact(bucket, within)?)?;
+            (from, rates) = (tier.above_prompt_tokens, &tier.price);
+        }
+        sum.checked_add(rates.exact(bucket, overlap((start, end), (from, u64::MAX)))?)
+    }
+}
+
+/// What is known of a request before its output, where its prompt's text and audio have these
+/// rates, in millionths of a nano-credit.
+fn fixed_worst(rates: &Rates, prompt: &Usage, (text, audio): (Credits, Credits)) -> Option<i128> {
+    let texts = prompt.prompt_total().saturating_sub(prompt.audio_prompt);
+    let pieces = Bucket::ALL
+        .into_iter()
+        .filter(|bucket| !bucket.is_prompt() && !bucket.is_completion())
+        .try_fold(rates.fee(), |sum, bucket| {
+            sum.checked_add(rates.exact(bucket, prompt.get(bucket))?)
+        })?;
+    i128::from(texts)
+        .checked_mul(i128::from(text.nanos()))?
+        .checked_add(i128::from(prompt.audio_prompt).checked_mul(i128::from(audio.nanos()))?)?
+        .checked_add(pieces)
+}
+
+/// How much of two ranges is in both.
+fn overlap(a: (u64, u64), b: (u64, u64)) -> u64 {
+    a.1.min(b.1).saturating_sub(a.0.max(b.0))
 }
 
 /// Millionths of a nano-credit as credits: the one place where a cost is rounded.
@@ -342,55 +437,6 @@ fn round_up(exact: i128) -> Result<Credits, PriceError> {
     i64::try_from(nanos)
         .map(Credits::from_nanos)
         .map_err(|_| PriceError::Overflow)
-}
-
-impl Rates {
-    /// Rates that charge the two plain kinds alone.
-    #[must_use]
-    pub const fn plain(prompt: Credits, completion: Credits) -> Self {
-        Self {
-            prompt,
-            completion,
-            cached_prompt: None,
-            cache_write_5m: None,
-            cache_write_1h: None,
-            audio_prompt: None,
-            image_prompt: None,
-            reasoning: None,
-            audio_completion: None,
-            request: None,
-        }
-    }
-
-    /// Every rate that is written, with its name.
-    #[must_use]
-    pub fn all(&self) -> Vec<(&'static str, Credits)> {
-        let optional = [
-            ("cached_prompt", self.cached_prompt),
-            ("cache_write_5m", self.cache_write_5m),
-            ("cache_write_1h", self.cache_write_1h),
-            ("audio_prompt", self.audio_prompt),
-            ("image_prompt", self.image_prompt),
-            ("reasoning", self.reasoning),
-            ("audio_completion", self.audio_completion),
-            ("request", self.request),
-        ];
-        [("prompt", self.prompt), ("completion", self.completion)]
-            .into_iter()
-            .chain(
-                optional
-                    .into_iter()
-                    .filter_map(|(name, rate)| rate.map(|rate| (name, rate))),
-            )
-            .collect()
-    }
-
-    fn refuse_negative(&self) -> Result<(), PriceError> {
-        match self.all().into_iter().find(|(_, rate)| rate.is_negative()) {
-            Some((name, _)) => Err(PriceError::Negative(name)),
-            None => Ok(()),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -461,6 +507,7 @@ mod tests {
             Rates::plain(credits("1"), credits("2")),
             vec![Tier {
                 above_prompt_tokens: 200_000,
+                whole_request: true,
                 price: Rates::plain(credits("2"), credits("3")),
             }],
         )
@@ -471,6 +518,112 @@ mod tests {
             price.cost(&text(200_001, 1_000_000)),
             Ok(credits("3.400002"))
         );
+    }
+
+    #[test]
+    fn a_graduated_tier_prices_only_the_part_above() {
+        let mut above = Rates::plain(credits("2"), credits("50"));
+        above.cached_prompt = Some(credits("0.2"));
+        let mut base = Rates::plain(credits("1"), credits("3"));
+        base.cached_prompt = Some(credits("0.1"));
+        let tier = Tier {
+            above_prompt_tokens: 200_000,
+            whole_request: false,
+            price: above,
+        };
+        let price = Price::new(base, vec![tier.clone()]).unwrap();
+        assert_eq!(price.cost(&text(200_000, 0)), Ok(credits("0.2")));
+        assert_eq!(price.cost(&text(300_000, 1_000_000)), Ok(credits("3.4")));
+        // The cached tokens are the first ones of the prompt.
+        let cached = Usage {
+            cached_prompt: 250_000,
+            prompt: 50_000,
+            ..Usage::default()
+        };
+        assert_eq!(price.cost(&cached), Ok(credits("0.13")));
+        let stored = Price::from_json(&price.to_json().unwrap());
+        assert_eq!(stored, Ok(price));
+        let whole = Tier {
+            above_prompt_tokens: 300_000,
+            whole_request: true,
+            ..tier.clone()
+        };
+        let plain = Rates::plain(credits("1"), credits("1"));
+        assert_eq!(Price::new(plain, vec![tier, whole]), Err(PriceError::Tiers));
+    }
+
+    #[test]
+    fn what_is_sold_by_the_piece() {
+        let price = |json: &str| Price::from_json(&format!("{{\"base\":{json}}}")).unwrap();
+        let of = |bucket: Bucket, count: u64| {
+            let mut usage = Usage::default();
+            *usage.get_mut(bucket) = count;
+            usage
+        };
+        for (rates, usage, cost) in [
+            (r#"{"image":"0.04"}"#, of(Bucket::Images, 3), "0.12"),
+            (
+                r#"{"second":"0.0001"}"#,
+                of(Bucket::Milliseconds, 1_500),
+                "0.00015",
+            ),
+            (
+                r#"{"second":"0.000000001"}"#,
+                of(Bucket::Milliseconds, 1),
+                "0.000000001",
+            ),
+            (
+                r#"{"character":"15"}"#,
+                of(Bucket::Characters, 1_000),
+                "0.015",
+            ),
+            (r#"{"search":"0.002"}"#, of(Bucket::Searches, 2), "0.004"),
+            (r#"{"page":"0.001"}"#, of(Bucket::Pages, 7), "0.007"),
+            (r#"{"request":"0.01"}"#, Usage::default(), "0.01"),
+            (
+                r#"{"prompt":"1","completion":"1","minimum":"0.5"}"#,
+                text(10, 10),
+                "0.5",
+            ),
+            (
+                r#"{"prompt":"1","completion":"1","minimum":"0.5"}"#,
+                text(600_000, 0),
+                "0.6",
+            ),
+            (
+                r#"{"prompt":"5","completion":"10","image_completion":"40"}"#,
+                of(Bucket::ImageCompletion, 4_160),
+                "0.1664",
+            ),
+        ] {
+            let price = price(rates);
+            assert_eq!(price.cost(&usage), Ok(credits(cost)), "{rates}");
+            let output = usage.completion_total();
+            assert!(price.worst_cost(&usage, output).unwrap() >= credits(cost));
+            assert_eq!(Price::from_json(&price.to_json().unwrap()), Ok(price));
+        }
+    }
+
+    #[test]
+    fn what_nobody_priced_is_refused() {
+        let price = |json: &str| Price::from_json(&format!("{{\"base\":{json}}}"));
+        for missing in ["{}", r#"{"prompt":"1"}"#, r#"{"minimum":"1"}"#] {
+            assert!(price(missing).is_err(), "{missing}");
+        }
+        let images = price(r#"{"image":"0.04"}"#).unwrap();
+        let pages = Usage {
+            pages: 1,
+            ..Usage::default()
+        };
+        assert_eq!(
+            images.worst_cost(&pages, 0),
+            Err(PriceError::NoRate("pages"))
+        );
+        // A model that is sold by tokens is not sold by pages too.
+        let tokens = price(r#"{"prompt":"1","completion":"1"}"#).unwrap();
+        assert_eq!(tokens.worst_cost(&pages, 0), Ok(Credits::ZERO));
+        let free = price(r#"{"prompt":"0","completion":"0"}"#).unwrap();
+        assert_eq!(free.worst_cost(&pages, 0), Ok(Credits::ZERO));
     }
 
     #[test]
@@ -533,7 +686,7 @@ mod tests {
             base.image_prompt = Some(c(rates[5]));
             base.audio_completion = Some(c(rates[6]));
             base.request = Some(c(rates[7]));
-            let tier = Tier { above_prompt_tokens: 500_000, price: Rates::plain(c(long[0]), c(long[1])) };
+            let tier = Tier { above_prompt_tokens: 500_000, whole_request: limit % 2 == 0, price: Rates::plain(c(long[0]), c(long[1])) };
             let price = Price::new(base, vec![tier]).unwrap();
             let truth = Usage {
                 prompt: parts[0], cached_prompt: parts[1], cache_write_5m: parts[2], image_prompt: parts[3],

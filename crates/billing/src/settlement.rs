@@ -84,6 +84,15 @@ pub struct Capture {
     pub house_loss: Credits,
 }
 
+/// Tokens by our own count, beside what the provider reported.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    /// All of the prompt.
+    pub prompt: u64,
+    /// All of the output.
+    pub completion: u64,
+}
+
 /// Durations of a request, in microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timings {
@@ -110,8 +119,12 @@ pub struct Settlement {
     pub source: UsageSource,
     /// What the provider reported, verbatim, where it did (bounded by the decoder).
     pub raw_usage: Option<Box<str>>,
+    /// What was counted here, where the usage is what the provider reported and a count was made.
+    pub counted: Option<Counted>,
     /// Money.
     pub capture: Capture,
+    /// What the operator owes the provider; `None` where that is the cost.
+    pub provider_cost: Option<Credits>,
     /// Durations.
     pub timings: Timings,
 }
@@ -128,4 +141,6 @@ pub struct Checkpoint {
     pub usage: Usage,
     /// What that costs; never more than the hold.
     pub cost: Credits,
+    /// What the operator owes the provider; `None` where that is the cost.
+    pub provider_cost: Option<Credits>,
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use tokens::{Usage, UsageSource};
+use tokens::{Bucket, Usage, UsageSource};
 
 use crate::json::{self, Splice};
 
@@ -132,11 +132,16 @@ pub(crate) fn usage_members(usage: &Usage) -> String {
             format!(",\"{name}\":{count}")
         }
     };
+    let pieces: String = Bucket::ALL
+        .into_iter()
+        .filter(|bucket| !bucket.is_prompt() && !bucket.is_completion())
+        .map(|bucket| some(bucket.as_str(), usage.get(bucket)))
+        .collect();
     format!(
         concat!(
             r#"{{"prompt_tokens":{},"completion_tokens":{},"total_tokens":{},"#,
             r#""prompt_tokens_details":{{"cached_tokens":{},"audio_tokens":{}{}{}}},"#,
-            r#""completion_tokens_details":{{"reasoning_tokens":{},"audio_tokens":{}}}"#
+            r#""completion_tokens_details":{{"reasoning_tokens":{},"audio_tokens":{}{}}}{}"#
         ),
         usage.prompt_total(),
         usage.completion_total(),
@@ -147,6 +152,8 @@ pub(crate) fn usage_members(usage: &Usage) -> String {
         some("image_tokens", usage.image_prompt),
         usage.reasoning,
         usage.audio_completion,
+        some("image_tokens", usage.image_completion),
+        pieces,
     )
 }
 

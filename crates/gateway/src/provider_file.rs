@@ -144,8 +144,8 @@ pub struct ModelFile {
 pub struct TierFile {
     /// It applies to prompts with more tokens than this.
     pub above_prompt_tokens: u64,
-    /// Always true: the whole request is priced by the tier.
-    #[serde(default = "yes", deserialize_with = "whole_request")]
+    /// Whether the whole request is priced by the tier; else only the prompt beyond it.
+    #[serde(default = "yes")]
     pub whole_request: bool,
     /// Its rates.
     pub price: Rates,
@@ -271,6 +271,7 @@ impl ModelFile {
             .iter()
             .map(|tier| Tier {
                 above_prompt_tokens: tier.above_prompt_tokens,
+                whole_request: tier.whole_request,
                 price: tier.price.clone(),
             })
             .collect();
@@ -331,15 +332,6 @@ fn paths<'de, D: Deserializer<'de>>(
 
 const fn yes() -> bool {
     true
-}
-
-fn whole_request<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
-    match bool::deserialize(deserializer)? {
-        true => Ok(true),
-        false => Err(D::Error::custom(
-            "a tier prices the whole request: write whole_request = true",
-        )),
-    }
 }
 
 fn provider_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {

@@ -99,7 +99,8 @@ impl<T> List<T> {
     }
 }
 
-/// What a request consumed: every token in exactly one of the first nine, and OpenAI's three sums.
+/// What a request consumed: every token in exactly one of the first ten, what is sold by the piece
+/// where there was any, and OpenAI's three sums of tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Tokens {
     /// Prompt tokens that were neither cached nor of another modality.
@@ -120,6 +121,24 @@ pub struct Tokens {
     reasoning: u64,
     /// Audio in the output.
     audio_completion: u64,
+    /// Images in the output, counted in tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image_completion: Option<u64>,
+    /// Images made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    images: Option<u64>,
+    /// Audio or video heard or made, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    milliseconds: Option<u64>,
+    /// Characters read aloud or translated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    characters: Option<u64>,
+    /// Searches made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    searches: Option<u64>,
+    /// Pages read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pages: Option<u64>,
     /// The whole prompt.
     prompt_tokens: u64,
     /// The whole output.
@@ -130,6 +149,7 @@ pub struct Tokens {
 
 impl From<&Usage> for Tokens {
     fn from(usage: &Usage) -> Self {
+        let some = |count: u64| Some(count).filter(|count| *count > 0);
         Self {
             prompt: usage.prompt,
             cached_prompt: usage.cached_prompt,
@@ -140,6 +160,12 @@ impl From<&Usage> for Tokens {
             completion: usage.completion,
             reasoning: usage.reasoning,
             audio_completion: usage.audio_completion,
+            image_completion: some(usage.image_completion),
+            images: some(usage.images),
+            milliseconds: some(usage.milliseconds),
+            characters: some(usage.characters),
+            searches: some(usage.searches),
+            pages: some(usage.pages),
             prompt_tokens: usage.prompt_total(),
             completion_tokens: usage.completion_total(),
             total_tokens: usage.total(),
@@ -150,13 +176,14 @@ impl From<&Usage> for Tokens {
 /// A price in credits per million tokens; `request` is per request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Pricing {
-    /// What the rates are per: always `credits_per_million_tokens`.
+    /// What the rates are per: always `credits_per_million_tokens`; `character` is per million
+    /// characters, and `image`, `second`, `search`, `page` and `request` are each per one.
     #[schema(example = "credits_per_million_tokens")]
     unit: &'static str,
     #[serde(flatten)]
     #[schema(value_type = BTreeMap<String, String>)]
     rates: BTreeMap<&'static str, Credits>,
-    /// Other rates for the whole request where its prompt is longer than this.
+    /// Other rates where the prompt is long.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tiers: Vec<PricingTier>,
 }
@@ -166,6 +193,8 @@ pub struct Pricing {
 pub struct PricingTier {
     /// The tier applies when the whole prompt has more tokens than this.
     above_prompt_tokens: u64,
+    /// Whether the whole request then has these rates; else only the prompt beyond the threshold.
+    whole_request: bool,
     #[serde(flatten)]
     #[schema(value_type = BTreeMap<String, String>)]
     rates: BTreeMap<&'static str, Credits>,
@@ -182,6 +211,7 @@ impl From<&Price> for Pricing {
                 .iter()
                 .map(|tier| PricingTier {
                     above_prompt_tokens: tier.above_prompt_tokens,
+                    whole_request: tier.whole_request,
                     rates: rates(&tier.price),
                 })
                 .collect(),
@@ -218,6 +248,8 @@ mod tests {
             cached_prompt: 2,
             completion: 4,
             reasoning: 8,
+            images: 16,
+            pages: 32,
             ..Usage::default()
         };
         let json = serde_json::to_value(Tokens::from(&usage)).unwrap();

@@ -8,7 +8,7 @@ use std::{
 use billing::{AccountId, End, KeyId, RequestId, Settled};
 use dialect::UsageFault;
 use http::StatusCode;
-use tokens::Usage;
+use tokens::{Bucket, Usage};
 
 use crate::{app::Shared, catalogue::Model, error::ApiError, places::Place, upstream::Failure};
 
@@ -250,16 +250,6 @@ impl Drop for Request {
 }
 
 /// The buckets by the names of the `kind` label.
-const fn kinds(usage: &Usage) -> [(&'static str, u64); 9] {
-    [
-        ("prompt", usage.prompt),
-        ("cached_prompt", usage.cached_prompt),
-        ("cache_write_5m", usage.cache_write_5m),
-        ("cache_write_1h", usage.cache_write_1h),
-        ("audio_prompt", usage.audio_prompt),
-        ("image_prompt", usage.image_prompt),
-        ("completion", usage.completion),
-        ("reasoning", usage.reasoning),
-        ("audio_completion", usage.audio_completion),
-    ]
+fn kinds(usage: &Usage) -> [(&'static str, u64); Bucket::ALL.len()] {
+    Bucket::ALL.map(|bucket| (bucket.as_str(), usage.get(bucket)))
 }

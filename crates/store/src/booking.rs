@@ -1,11 +1,11 @@
 //! The rows that a request leaves behind: its charge, its checkpoint before that, and what the operator bore.
 
 use billing::{
-    AccountId, Checkpoint, Credits, End, KeyId, PriceId, ReplicaId, RequestId, Settlement,
+    AccountId, Checkpoint, Counted, Credits, End, KeyId, PriceId, ReplicaId, RequestId, Settlement,
     rules::Due,
 };
 use serde::{Deserialize, Serialize};
-use tokens::{Usage, UsageSource};
+use tokens::{Bucket, Usage, UsageSource};
 use uuid::Uuid;
 
 use crate::{
@@ -35,6 +35,8 @@ pub(crate) struct NewCharge<'a> {
     pub(crate) house_loss: Credits,
     pub(crate) source: UsageSource,
     pub(crate) usage: Usage,
+    pub(crate) counted: Option<Counted>,
+    pub(crate) provider_cost: Option<Credits>,
     pub(crate) raw_usage: Option<&'a str>,
     pub(crate) first_token_us: Option<u64>,
     pub(crate) duration_us: u64,
@@ -55,6 +57,8 @@ impl<'a> NewCharge<'a> {
             house_loss,
             source: settlement.source,
             usage: settlement.usage,
+            counted: settlement.counted,
+            provider_cost: settlement.provider_cost,
             raw_usage: settlement.raw_usage.as_deref(),
             first_token_us: settlement.timings.first_token_us,
             duration_us: settlement.timings.duration_us,
@@ -133,7 +137,23 @@ pub(crate) async fn insert_charges(
         )
         .int("settled_at", charges.iter().map(|_| now_us));
     let usages: Vec<Usage> = charges.iter().map(|c| c.usage).collect();
-    insert(link, "charges", with_usage(rows, &usages)).await
+    let mut rows = with_rare(with_usage(rows, &usages), &usages);
+    // A batch that has none of these does not carry their columns either.
+    if charges.iter().any(|c| c.provider_cost.is_some()) {
+        let costs = charges.iter().map(|c| c.provider_cost.map(Credits::nanos));
+        rows = rows.opt_int("provider_cost", costs);
+    }
+    if charges.iter().any(|c| c.counted.is_some()) {
+        let of = |count: fn(Counted) -> u64| {
+            charges
+                .iter()
+                .map(move |c| c.counted.map(|counted| check::pinned(count(counted))))
+        };
+        rows = rows
+            .opt_int("counted_prompt", of(|c| c.prompt))
+            .opt_int("counted_completion", of(|c| c.completion));
+    }
+    insert(link, "charges", rows).await
 }
 
 /// Writes what was found, after a charge was booked, to be the operator's.
@@ -182,6 +202,8 @@ pub(crate) struct PutAside {
     pub(crate) usage: Usage,
     pub(crate) source: UsageSource,
     #[serde(default)]
+    pub(crate) counted: Option<Counted>,
+    #[serde(default)]
     pub(crate) raw_usage: Option<String>,
     pub(crate) cost: Credits,
     pub(crate) charged: Credits,
@@ -210,6 +232,7 @@ impl Dead {
                 end: settlement.end,
                 usage: settlement.usage,
                 source: settlement.source,
+                counted: settlement.counted,
                 raw_usage: settlement.raw_usage.as_deref().map(str::to_owned),
                 cost: settlement.capture.cost,
                 charged: settlement.capture.charged,
@@ -269,6 +292,7 @@ pub(crate) struct CheckpointRecord {
     price_id: Uuid,
     stream: bool,
     cost: i64,
+    provider_cost: Option<i64>,
     #[sqlx(flatten)]
     usage: UsageColumns,
     updated_at: i64,
@@ -293,13 +317,23 @@ pub(crate) async fn upsert_checkpoints(
         .text("provider", facts().map(|f| &*f.provider))
         .uuid("price_id", facts().map(|f| f.price_id.uuid()))
         .bool("stream", facts().map(|f| f.stream))
-        .int("cost", checkpoints.iter().map(|c| c.cost.nanos()));
+        .int("cost", checkpoints.iter().map(|c| c.cost.nanos()))
+        .opt_int(
+            "provider_cost",
+            checkpoints
+                .iter()
+                .map(|c| c.provider_cost.map(Credits::nanos)),
+        );
     let usages: Vec<Usage> = checkpoints.iter().map(|c| c.usage).collect();
-    let rows = with_usage(rows, &usages);
+    let rows = Bucket::RARE
+        .into_iter()
+        .fold(with_usage(rows, &usages), |rows, bucket| {
+            rows.opt_int(bucket.as_str(), rare(&usages, bucket))
+        });
     let names = rows.names();
     let sets: Vec<_> = USAGE_COLUMNS
         .split(", ")
-        .chain(["cost", "updated_at"])
+        .chain(["cost", "provider_cost", "updated_at"])
         .map(|column| format!("{column} = excluded.{column}"))
         .collect();
     let text = format!(
@@ -338,7 +372,7 @@ pub(crate) async fn checkpoints_of(
 ) -> Result<Vec<CheckpointRecord>, StoreError> {
     let select = sql(format!(
         "SELECT request_id, account_id, key_id, endpoint, model, provider, price_id, stream, \
-         cost, {USAGE_COLUMNS}, updated_at FROM checkpoints WHERE replica_id = ? \
+         cost, provider_cost, {USAGE_COLUMNS}, updated_at FROM checkpoints WHERE replica_id = ? \
          ORDER BY request_id"
     ));
     link.all(select.uuid(replica.uuid())).await
@@ -378,6 +412,7 @@ impl CheckpointRecord {
             end: due.end,
             usage: self.usage.usage(),
             source: UsageSource::Counted,
+            counted: None,
             raw_usage: None,
             cost: due.cost,
             charged: due.charged,
@@ -411,6 +446,8 @@ impl CheckpointRecord {
             house_loss,
             source: UsageSource::Counted,
             usage: self.usage.usage(),
+            counted: None,
+            provider_cost: self.provider_cost.map(Credits::from_nanos),
             raw_usage: None,
             // By this the charge is known to come from a checkpoint (see `book::booked`).
             first_token_us: None,
@@ -431,4 +468,19 @@ fn with_usage(rows: Rows, usages: &[Usage]) -> Rows {
         .int("completion", of(|u| u.completion))
         .int("reasoning", of(|u| u.reasoning))
         .int("audio_completion", of(|u| u.audio_completion))
+}
+
+/// The columns of what few requests have, where any of these does.
+fn with_rare(rows: Rows, usages: &[Usage]) -> Rows {
+    Bucket::RARE
+        .into_iter()
+        .filter(|bucket| usages.iter().any(|usage| usage.get(*bucket) > 0))
+        .fold(rows, |rows, bucket| {
+            rows.opt_int(bucket.as_str(), rare(usages, bucket))
+        })
+}
+
+fn rare(usages: &[Usage], bucket: Bucket) -> impl Iterator<Item = Option<i64>> {
+    let counts = usages.iter().map(move |usage| usage.get(bucket));
+    counts.map(|count| Some(count).filter(|count| *count > 0).map(check::pinned))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use billing::{AccountId, Credits, End, KeyId, PriceId, RequestId};
+use billing::{AccountId, Counted, Credits, End, KeyId, PriceId, RequestId};
 use jiff::Timestamp;
 use tokens::{Usage, UsageSource};
 use uuid::Uuid;
@@ -48,8 +48,12 @@ pub struct ChargeRecord {
     pub charged: Credits,
     /// What the operator bore.
     pub house_loss: Credits,
+    /// What the operator owes the provider for it.
+    pub provider_cost: Credits,
     /// Who counted.
     pub source: UsageSource,
+    /// Our own count, where one was made beside the provider's report.
+    pub counted: Option<Counted>,
     /// What it consumed.
     pub usage: Usage,
     /// What the provider reported, verbatim.
@@ -165,6 +169,8 @@ pub struct UsageSum {
     pub charged: Credits,
     /// What the operator bore.
     pub house_loss: Credits,
+    /// What the operator owes the providers: less than the cost by the margin.
+    pub provider_cost: Credits,
 }
 
 /// The columns that a usage takes in every table that has one.
@@ -179,11 +185,18 @@ pub(crate) struct UsageColumns {
     completion: i64,
     reasoning: i64,
     audio_completion: i64,
+    image_completion: Option<i64>,
+    images: Option<i64>,
+    milliseconds: Option<i64>,
+    characters: Option<i64>,
+    searches: Option<i64>,
+    pages: Option<i64>,
 }
 
 /// Their names, for a SELECT.
 pub(crate) const USAGE_COLUMNS: &str = "prompt, cached_prompt, cache_write_5m, cache_write_1h, \
-     audio_prompt, image_prompt, completion, reasoning, audio_completion";
+     audio_prompt, image_prompt, completion, reasoning, audio_completion, image_completion, \
+     images, milliseconds, characters, searches, pages";
 
 impl UsageColumns {
     pub(crate) fn usage(&self) -> Usage {
@@ -197,6 +210,12 @@ impl UsageColumns {
             completion: check::count(self.completion),
             reasoning: check::count(self.reasoning),
             audio_completion: check::count(self.audio_completion),
+            image_completion: self.image_completion.map_or(0, check::count),
+            images: self.images.map_or(0, check::count),
+            milliseconds: self.milliseconds.map_or(0, check::count),
+            characters: self.characters.map_or(0, check::count),
+            searches: self.searches.map_or(0, check::count),
+            pages: self.pages.map_or(0, check::count),
         }
     }
 }
@@ -215,7 +234,10 @@ struct ChargeRow {
     cost: i64,
     charged: i64,
     house_loss: i64,
+    provider_cost: Option<i64>,
     source: String,
+    counted_prompt: Option<i64>,
+    counted_completion: Option<i64>,
     #[sqlx(flatten)]
     usage: UsageColumns,
     raw_usage: Option<String>,
@@ -241,12 +263,14 @@ struct SumRow {
     cost: i64,
     charged: i64,
     house_loss: i64,
+    provider_cost: i64,
 }
 
 const SELECT_CHARGE: &str = "SELECT id, account_id, key_id, endpoint, model, provider, price_id, \
      stream, ended, cost, charged, house_loss, source, prompt, cached_prompt, cache_write_5m, \
      cache_write_1h, audio_prompt, image_prompt, completion, reasoning, audio_completion, \
-     raw_usage, first_token_us, duration_us, late, created_at, settled_at FROM charges";
+     image_completion, images, milliseconds, characters, searches, pages, \
+     provider_cost, counted_prompt, counted_completion, raw_usage, first_token_us, duration_us, late, created_at, settled_at FROM charges";
 
 impl Store {
     /// Requests that were booked, newest first.
@@ -337,7 +361,11 @@ fn sums(filter: &ChargeFilter, by: &Grouping) -> Sql {
         }
     };
     let dimensions = GroupBy::ALL.map(dimension).join(", ");
-    let amounts = format!("cost, charged, house_loss, {USAGE_COLUMNS}");
+    let amounts = format!("cost, charged, house_loss, provider_cost, {USAGE_COLUMNS}");
+    let of_rows = amounts.replace(
+        "provider_cost",
+        "COALESCE(provider_cost, cost) AS provider_cost",
+    );
     let sums: Vec<_> = ["requests"]
         .into_iter()
         .chain(amounts.split(", "))
@@ -355,9 +383,9 @@ fn sums(filter: &ChargeFilter, by: &Grouping) -> Sql {
     let text = format!(
         "SELECT {dimensions}, {} FROM (\
            SELECT {DAY} AS day, substr({DAY}, 1, 7) AS month, {FACTS}, \
-             CAST(1 AS bigint) AS requests, {amounts} FROM charges WHERE {of_charges} \
+             CAST(1 AS bigint) AS requests, {of_rows} FROM charges WHERE {of_charges} \
            UNION ALL \
-           SELECT month AS day, month, {FACTS}, requests, {amounts} FROM closings \
+           SELECT month AS day, month, {FACTS}, requests, {of_rows} FROM closings \
              WHERE month IN (SELECT m.month FROM closed_months m \
                WHERE m.first_id >= ? AND m.end_id <= ?){of_closings}\
          ) AS c {group} LIMIT ?",
@@ -507,7 +535,14 @@ impl ChargeRow {
             cost: Credits::from_nanos(self.cost),
             charged: Credits::from_nanos(self.charged),
             house_loss: Credits::from_nanos(self.house_loss),
+            provider_cost: Credits::from_nanos(self.provider_cost.unwrap_or(self.cost)),
             source: parse_source(&self.source)?,
+            counted: self.counted_prompt.zip(self.counted_completion).map(
+                |(prompt, completion)| Counted {
+                    prompt: check::count(prompt),
+                    completion: check::count(completion),
+                },
+            ),
             usage: self.usage.usage(),
             raw_usage: self.raw_usage,
             first_token_us: self.first_token_us.map(check::count),
@@ -534,6 +569,7 @@ impl SumRow {
             cost: Credits::from_nanos(self.cost),
             charged: Credits::from_nanos(self.charged),
             house_loss: Credits::from_nanos(self.house_loss),
+            provider_cost: Credits::from_nanos(self.provider_cost),
         })
     }
 }

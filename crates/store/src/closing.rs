@@ -261,9 +261,10 @@ async fn insert_closings(link: &mut Link<'_>, month: Month) -> Result<u64, Store
         .collect();
     let insert = sql(format!(
         "INSERT INTO closings (account_id, key_id, month, model, provider, ended, requests, \
-           late_loss, cost, charged, house_loss, {USAGE_COLUMNS}) \
+           late_loss, provider_cost, cost, charged, house_loss, {USAGE_COLUMNS}) \
          SELECT account_id, key_id, ?, model, provider, ended, COUNT(*), \
-           CAST(SUM(CASE WHEN late THEN house_loss ELSE 0 END) AS bigint), {} \
+           CAST(SUM(CASE WHEN late THEN house_loss ELSE 0 END) AS bigint), \
+           CAST(SUM(COALESCE(provider_cost, cost)) AS bigint), {} \
          FROM charges WHERE id >= ? AND id < ? \
          GROUP BY account_id, key_id, model, provider, ended",
         sums.join(", ")

@@ -2,10 +2,10 @@
 
 use std::io::{BufRead, Read as _, Write};
 
-use billing::{AccountId, Credits, KeyId, RequestId};
+use billing::{AccountId, Counted, Credits, KeyId, RequestId};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use tokens::Usage;
+use tokens::{Bucket, Usage};
 use uuid::Uuid;
 
 use crate::{
@@ -65,8 +65,13 @@ struct Line<'a> {
     cost: Credits,
     charged: Credits,
     house_loss: Credits,
+    /// Left out where it is the cost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provider_cost: Option<Credits>,
     source: &'static str,
     usage: &'a Usage,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    counted: Option<Counted>,
     raw_usage: Option<&'a str>,
     first_token_us: Option<u64>,
     duration_us: u64,
@@ -257,20 +262,10 @@ impl MonthSums {
         self.cost = sum(self.cost, charge.cost)?;
         self.charged = sum(self.charged, charge.charged)?;
         self.house_loss = sum(self.house_loss, charge.house_loss)?;
-        let (all, one) = (&mut self.usage, &charge.usage);
-        for (all, one) in [
-            (&mut all.prompt, one.prompt),
-            (&mut all.cached_prompt, one.cached_prompt),
-            (&mut all.cache_write_5m, one.cache_write_5m),
-            (&mut all.cache_write_1h, one.cache_write_1h),
-            (&mut all.audio_prompt, one.audio_prompt),
-            (&mut all.image_prompt, one.image_prompt),
-            (&mut all.completion, one.completion),
-            (&mut all.reasoning, one.reasoning),
-            (&mut all.audio_completion, one.audio_completion),
-        ] {
+        for bucket in Bucket::ALL {
+            let all = self.usage.get_mut(bucket);
             *all = all
-                .checked_add(one)
+                .checked_add(charge.usage.get(bucket))
                 .ok_or_else(|| StoreError::Corrupt("a sum does not fit".into()))?;
         }
         Ok(())
@@ -293,8 +288,10 @@ impl<'a> Line<'a> {
             cost: charge.cost,
             charged: charge.charged,
             house_loss: charge.house_loss,
+            provider_cost: Some(charge.provider_cost).filter(|owed| *owed != charge.cost),
             source: source_name(charge.source),
             usage: &charge.usage,
+            counted: charge.counted,
             raw_usage: charge.raw_usage.as_deref(),
             first_token_us: charge.first_token_us,
             duration_us: charge.duration_us,

@@ -157,7 +157,7 @@ impl Store {
             ResolvedAs::Drop => (Credits::ZERO, Credits::ZERO),
             ResolvedAs::HouseLoss => {
                 let aside = aside(&dead)?;
-                (Credits::ZERO, cost(&mut link, &aside).await?)
+                (Credits::ZERO, costs(&mut link, &aside).await?.0)
             }
             ResolvedAs::Charge => charge(&mut link, &mut loaded, &aside(&dead)?).await?,
         };
@@ -218,8 +218,9 @@ fn aside(dead: &DeadSettlement) -> Result<PutAside, StoreError> {
     }
 }
 
-/// What its usage costs at its price version: the sums it came with may be what was wrong.
-async fn cost(link: &mut Link<'_>, aside: &PutAside) -> Result<Credits, StoreError> {
+/// What its usage costs at its price version, and what the provider takes for it: the sums it came
+/// with may be what was wrong.
+async fn costs(link: &mut Link<'_>, aside: &PutAside) -> Result<(Credits, Credits), StoreError> {
     let select = sql("SELECT price FROM prices WHERE id = ?");
     let kept: Option<(String,)> = link.maybe(select.uuid(aside.price_id)).await?;
     let price = kept.and_then(|(text,)| Price::from_json(&text).ok());
@@ -231,10 +232,11 @@ async fn cost(link: &mut Link<'_>, aside: &PutAside) -> Result<Credits, StoreErr
         ));
     };
     if aside.end == End::UpstreamFailed && aside.usage == Usage::default() {
-        return Ok(Credits::ZERO);
+        return Ok((Credits::ZERO, Credits::ZERO));
     }
     price
         .cost(&aside.usage)
+        .and_then(|cost| Ok((cost, price.provider_cost(&aside.usage)?)))
         .map_err(|error| not_resolvable(aside.request_id, format!("{error}; drop it")))
 }
 
@@ -262,7 +264,7 @@ async fn charge(
 ) -> Result<(Credits, Credits), StoreError> {
     let request = aside.request_id;
     refuse_while_closing(link, request).await?;
-    let cost = cost(link, aside).await?;
+    let (cost, provider_cost) = costs(link, aside).await?;
     let due = Due {
         request,
         account: aside.account_id,
@@ -298,6 +300,8 @@ async fn charge(
                 house_loss,
                 source: aside.source,
                 usage: aside.usage,
+                counted: aside.counted,
+                provider_cost: Some(provider_cost).filter(|owed| *owed != cost),
                 raw_usage: aside.raw_usage.as_deref(),
                 first_token_us: aside.first_token_us,
                 duration_us: aside.duration_us,

@@ -23,4 +23,4 @@ pub use picture::data_url_size;
 pub use prompt::{Part, PromptRules};
 pub use stream::{PENDING_BYTES_MAX, StreamCounter};
 pub use tokenizer::{Factor, OFF_THREAD_BYTES_MIN, Tokenizer};
-pub use usage::{Usage, UsageSource};
+pub use usage::{Bucket, Usage, UsageSource};

@@ -60,6 +60,11 @@ fn alone(case: &mut Case<'_>, charge: &ChargeRow) {
         Some(should) => case.same("cost", id, charge.cost.into(), should),
         None => case.find("cost", id, "its price is not kept, or is none"),
     }
+    let owed = case.provider_cost(&charge.price_id, &charge.tokens);
+    let said = Nanos::from(charge.provider_cost.unwrap_or(charge.cost));
+    if let Some(owed) = owed.filter(|_| !owes_nothing && charge.ended != "gateway_lost") {
+        case.same("provider_cost", id, said, owed);
+    }
     let known_loss = charge.late
         || charge.source == "reported"
         || charge.ended == "gateway_lost"

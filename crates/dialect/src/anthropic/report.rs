@@ -24,6 +24,14 @@ struct RawUsage<'a> {
     cache_creation: Json<'a>,
     #[serde(borrow, default)]
     output_tokens_details: Json<'a>,
+    #[serde(borrow, default)]
+    server_tool_use: Json<'a>,
+}
+
+#[derive(Default, Deserialize)]
+struct RawServerTools<'a> {
+    #[serde(borrow, default)]
+    web_search_requests: Json<'a>,
 }
 
 #[derive(Default, Deserialize)]
@@ -50,6 +58,7 @@ pub(super) struct Counts {
     write_5m: Option<u32>,
     write_1h: Option<u32>,
     thinking: Option<u32>,
+    searches: Option<u32>,
 }
 
 impl Counts {
@@ -61,6 +70,7 @@ impl Counts {
         let raw: RawUsage<'_> = object(json)?;
         let creation: RawCreation<'_> = inner(raw.cache_creation)?;
         let output: RawOutput<'_> = inner(raw.output_tokens_details)?;
+        let tools: RawServerTools<'_> = inner(raw.server_tool_use)?;
         Ok(Self {
             input: count("input_tokens", &[raw.input_tokens])?,
             output: count("output_tokens", &[raw.output_tokens])?,
@@ -78,6 +88,7 @@ impl Counts {
                 &[creation.ephemeral_1h_input_tokens],
             )?,
             thinking: count("thinking_tokens", &[output.thinking_tokens])?,
+            searches: count("web_search_requests", &[tools.web_search_requests])?,
         })
     }
 
@@ -92,6 +103,7 @@ impl Counts {
             write_5m: self.write_5m.or(earlier.write_5m),
             write_1h: self.write_1h.or(earlier.write_1h),
             thinking: self.thinking.or(earlier.thinking),
+            searches: self.searches.or(earlier.searches),
         }
     }
 
@@ -141,6 +153,7 @@ impl Counts {
         Ok(Usage {
             completion: visible,
             reasoning: thinking,
+            searches: wide(self.searches),
             ..self.prompt()?
         })
     }
@@ -171,6 +184,7 @@ mod tests {
                 cache_write_1h: 10,
                 completion: 5,
                 reasoning: 4,
+                searches: 1,
                 ..Usage::default()
             })
         );

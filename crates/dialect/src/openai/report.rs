@@ -22,6 +22,8 @@ pub(crate) struct Counts {
     image_prompt: Option<u32>,
     reasoning: Option<u32>,
     audio_completion: Option<u32>,
+    image_completion: Option<u32>,
+    searches: Option<u32>,
     accepted: Option<u32>,
     rejected: Option<u32>,
 }
@@ -52,6 +54,8 @@ struct RawUsage<'a> {
     /// Perplexity.
     #[serde(borrow, default)]
     reasoning_tokens: Json<'a>,
+    #[serde(borrow, default)]
+    num_search_queries: Json<'a>,
 }
 
 #[derive(Default, Deserialize)]
@@ -79,6 +83,8 @@ struct RawCompletionDetails<'a> {
     reasoning_tokens: Json<'a>,
     #[serde(borrow, default)]
     audio_tokens: Json<'a>,
+    #[serde(borrow, default)]
+    image_tokens: Json<'a>,
     #[serde(borrow, default)]
     accepted_prediction_tokens: Json<'a>,
     #[serde(borrow, default)]
@@ -124,6 +130,8 @@ impl Counts {
                 &[completion.reasoning_tokens, raw.reasoning_tokens],
             )?,
             audio_completion: count("completion audio_tokens", &[completion.audio_tokens])?,
+            image_completion: count("completion image_tokens", &[completion.image_tokens])?,
+            searches: count("num_search_queries", &[raw.num_search_queries])?,
             accepted: count(
                 "accepted_prediction_tokens",
                 &[completion.accepted_prediction_tokens],
@@ -148,6 +156,7 @@ impl Counts {
         if self.completion == earlier.completion {
             self.reasoning = self.reasoning.or(earlier.reasoning);
             self.audio_completion = self.audio_completion.or(earlier.audio_completion);
+            self.image_completion = self.image_completion.or(earlier.image_completion);
             self.accepted = self.accepted.or(earlier.accepted);
             self.rejected = self.rejected.or(earlier.rejected);
         }
@@ -171,7 +180,8 @@ impl Counts {
         };
         self.check_total(prompt + completion, cache_beside, reasoning_beside)?;
         let audio = wide(self.audio_completion);
-        let inside = audio + reasoning - reasoning_beside;
+        let image = wide(self.image_completion);
+        let inside = audio + image + reasoning - reasoning_beside;
         let Some(visible) = completion.checked_sub(inside) else {
             return Err(UsageFault::PartExceedsTotal {
                 field: "reasoning_tokens",
@@ -187,6 +197,8 @@ impl Counts {
             completion: visible,
             reasoning,
             audio_completion: audio,
+            image_completion: image,
+            searches: wide(self.searches),
             ..prompt_buckets
         })
     }

@@ -225,6 +225,12 @@ const COUNTED: Usage = Usage {
     image_prompt: 0,
     reasoning: 0,
     audio_completion: 0,
+    image_completion: 0,
+    images: 0,
+    milliseconds: 0,
+    characters: 0,
+    searches: 0,
+    pages: 0,
 };
 
 fn bill(usage: Option<Result<Usage, UsageFault>>) -> (Usage, UsageSource) {
@@ -519,6 +525,8 @@ fn usage_in_openais_shape_reads_back_as_the_same_buckets() {
         completion: 6,
         reasoning: 7,
         audio_completion: 8,
+        image_completion: 9,
+        ..Usage::default()
     };
     let bill = Bill {
         usage: &usage,

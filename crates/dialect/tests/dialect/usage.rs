@@ -107,6 +107,7 @@ fn the_shapes_of_the_providers() {
                 prompt: 33,
                 completion: 7163,
                 reasoning: 73997,
+                searches: 18,
                 ..Usage::default()
             },
         ),

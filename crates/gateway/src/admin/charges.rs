@@ -50,7 +50,12 @@ pub struct ChargeView {
     /// What the operator bears.
     #[schema(value_type = String)]
     house_loss: Credits,
+    /// What the operator owes the provider for it.
+    #[schema(value_type = String)]
+    provider_cost: Credits,
     usage: Tokens,
+    /// Tokens by our own count, where one was made beside the provider's report.
+    counted: Option<CountedTokens>,
     /// `reported` by the provider or `counted` here.
     #[schema(value_type = String)]
     usage_source: UsageSource,
@@ -69,6 +74,15 @@ pub struct ChargeView {
     settled_at: Time,
 }
 
+/// Tokens by our own count.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+pub struct CountedTokens {
+    /// All of the prompt.
+    prompt_tokens: u64,
+    /// All of the output.
+    completion_tokens: u64,
+}
+
 impl From<ChargeRecord> for ChargeView {
     fn from(charge: ChargeRecord) -> Self {
         Self {
@@ -85,7 +99,12 @@ impl From<ChargeRecord> for ChargeView {
             cost: charge.cost,
             charged: charge.charged,
             house_loss: charge.house_loss,
+            provider_cost: charge.provider_cost,
             usage: Tokens::from(&charge.usage),
+            counted: charge.counted.map(|counted| CountedTokens {
+                prompt_tokens: counted.prompt,
+                completion_tokens: counted.completion,
+            }),
             usage_source: charge.source,
             raw_usage: charge.raw_usage.and_then(verbatim),
             first_token_us: charge.first_token_us,
@@ -137,6 +156,12 @@ pub struct UsageSumView {
     /// What the operator bears.
     #[schema(value_type = String)]
     house_loss: Credits,
+    /// What the operator owes the providers.
+    #[schema(value_type = String)]
+    provider_cost: Credits,
+    /// What was charged less what is owed to the providers.
+    #[schema(value_type = String)]
+    margin: Credits,
 }
 
 impl From<UsageSum> for UsageSumView {
@@ -155,6 +180,8 @@ impl From<UsageSum> for UsageSumView {
             cost: sum.cost,
             charged: sum.charged,
             house_loss: sum.house_loss,
+            provider_cost: sum.provider_cost,
+            margin: sum.charged.saturating_sub(sum.provider_cost),
         }
     }
 }

@@ -236,6 +236,8 @@ mod tests {
                 },
                 source: UsageSource::Reported,
                 raw_usage: None,
+                counted: None,
+                provider_cost: None,
                 capture: Capture {
                     cost: one,
                     owed: one,

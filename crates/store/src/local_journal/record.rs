@@ -9,10 +9,10 @@ use std::{
 };
 
 use billing::{
-    AccountId, Capture, Credits, End, KeyId, PriceId, ReplicaId, RequestFacts, RequestId,
+    AccountId, Capture, Counted, Credits, End, KeyId, PriceId, ReplicaId, RequestFacts, RequestId,
     Settlement, Timings,
 };
-use tokens::{Usage, UsageSource};
+use tokens::{Bucket, Usage, UsageSource};
 use uuid::Uuid;
 
 /// The largest record, in bytes with its frame. What is longer is no record.
@@ -25,6 +25,30 @@ const MARK: [u8; 4] = [0xF5, b'T', b'W', 0x1E];
 const FRAME_BYTES: usize = 12;
 /// Different endpoints that records may name; the program has a handful.
 const ENDPOINTS_MAX: usize = 64;
+
+/// The buckets that every settlement has in its record, in their order there.
+const ALWAYS: [Bucket; 9] = [
+    Bucket::Prompt,
+    Bucket::CachedPrompt,
+    Bucket::CacheWrite5m,
+    Bucket::CacheWrite1h,
+    Bucket::AudioPrompt,
+    Bucket::ImagePrompt,
+    Bucket::Completion,
+    Bucket::Reasoning,
+    Bucket::AudioCompletion,
+];
+/// What the others are written under. A tag is never used for anything else.
+const RARE_TAGS: [(u8, Bucket); 6] = [
+    (1, Bucket::ImageCompletion),
+    (2, Bucket::Images),
+    (3, Bucket::Milliseconds),
+    (4, Bucket::Characters),
+    (5, Bucket::Searches),
+    (6, Bucket::Pages),
+];
+const PROVIDER_COST_TAG: u8 = 64;
+const COUNTED_TAG: u8 = 65;
 
 /// One record, as it is read back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +67,7 @@ pub(crate) enum Record {
 
 /// What begins at some place of a file.
 #[derive(Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 pub(crate) enum Found {
     /// A record, and where the next one begins.
     Record(Record, usize),
@@ -132,8 +157,8 @@ impl Writer<'_> {
             UsageSource::Reported => 0,
             UsageSource::Counted => 1,
         });
-        for tokens in buckets(&settlement.usage) {
-            self.number(tokens);
+        for bucket in ALWAYS {
+            self.number(settlement.usage.get(bucket));
         }
         let Capture {
             cost,
@@ -151,6 +176,28 @@ impl Writer<'_> {
         let raw = raw.filter(|raw| raw.len() <= RAW_USAGE_BYTES_MAX);
         self.byte(u8::from(raw.is_some()));
         self.text(raw.unwrap_or_default());
+        self.additions(settlement);
+    }
+
+    /// What most settlements do not have: a tag and its numbers each, up to the end of the body.
+    /// Records of older programs end before it.
+    fn additions(&mut self, settlement: &Settlement) {
+        for (tag, bucket) in RARE_TAGS {
+            let count = settlement.usage.get(bucket);
+            if count > 0 {
+                self.byte(tag);
+                self.number(count);
+            }
+        }
+        if let Some(owed) = settlement.provider_cost {
+            self.byte(PROVIDER_COST_TAG);
+            self.number(owed.nanos().cast_unsigned());
+        }
+        if let Some(counted) = settlement.counted {
+            self.byte(COUNTED_TAG);
+            self.number(counted.prompt);
+            self.number(counted.completion);
+        }
     }
 
     fn byte(&mut self, byte: u8) {
@@ -239,31 +286,6 @@ const fn end_byte(end: End) -> u8 {
     }
 }
 
-const fn buckets(usage: &Usage) -> [u64; 9] {
-    let Usage {
-        prompt,
-        cached_prompt,
-        cache_write_5m,
-        cache_write_1h,
-        audio_prompt,
-        image_prompt,
-        completion,
-        reasoning,
-        audio_completion,
-    } = *usage;
-    [
-        prompt,
-        cached_prompt,
-        cache_write_5m,
-        cache_write_1h,
-        audio_prompt,
-        image_prompt,
-        completion,
-        reasoning,
-        audio_completion,
-    ]
-}
-
 /// The name of an endpoint as the program has it: for as long as it runs.
 fn endpoint(text: &str) -> Option<&'static str> {
     static KNOWN: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
@@ -331,17 +353,10 @@ impl<'a> Fields<'a> {
             1 => UsageSource::Counted,
             _ => return None,
         };
-        let usage = Usage {
-            prompt: self.number()?,
-            cached_prompt: self.number()?,
-            cache_write_5m: self.number()?,
-            cache_write_1h: self.number()?,
-            audio_prompt: self.number()?,
-            image_prompt: self.number()?,
-            completion: self.number()?,
-            reasoning: self.number()?,
-            audio_completion: self.number()?,
-        };
+        let mut usage = Usage::default();
+        for bucket in ALWAYS {
+            *usage.get_mut(bucket) = self.number()?;
+        }
         let capture = Capture {
             cost: self.amount()?,
             charged: self.amount()?,
@@ -353,6 +368,22 @@ impl<'a> Fields<'a> {
         let first_token_us = Some(self.number()?).filter(|_| first);
         let raw = self.flag()?;
         let raw_usage = Some(self.text()?).filter(|_| raw).map(Into::into);
+        let (mut provider_cost, mut counted) = (None, None);
+        while !self.0.is_empty() {
+            match self.byte()? {
+                PROVIDER_COST_TAG => provider_cost = Some(self.amount()?),
+                COUNTED_TAG => {
+                    counted = Some(Counted {
+                        prompt: self.number()?,
+                        completion: self.number()?,
+                    });
+                }
+                tag => {
+                    let (_, bucket) = RARE_TAGS.into_iter().find(|(known, _)| *known == tag)?;
+                    *usage.get_mut(bucket) = self.number()?;
+                }
+            }
+        }
         Some(Settlement {
             facts,
             lease,
@@ -361,7 +392,9 @@ impl<'a> Fields<'a> {
             usage,
             source,
             raw_usage,
+            counted,
             capture,
+            provider_cost,
             timings: Timings {
                 duration_us,
                 first_token_us,
@@ -449,6 +482,9 @@ pub(crate) mod tests {
                 cache_write_1h: n.wrapping_mul(0x9e37_79b9),
                 completion: 127,
                 audio_completion: 128,
+                images: n % 3,
+                pages: n % 2,
+                milliseconds: n % 5 * 1_000,
                 ..Usage::default()
             },
             source: if n.is_multiple_of(2) {
@@ -457,6 +493,11 @@ pub(crate) mod tests {
                 UsageSource::Counted
             },
             raw_usage: n.is_multiple_of(3).then(|| format!("{{\"n\":{n}}}").into()),
+            counted: n.is_multiple_of(7).then_some(Counted {
+                prompt: n,
+                completion: 1,
+            }),
+            provider_cost: n.is_multiple_of(11).then_some(Credits::from_nanos(nanos)),
             capture: Capture {
                 cost: Credits::from_nanos(2 * nanos),
                 charged: Credits::from_nanos(nanos),

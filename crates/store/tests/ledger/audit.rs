@@ -281,7 +281,8 @@ fn ways_to_break_charges(books: &Books) -> Vec<Way> {
                 "INSERT INTO checkpoints SELECT {other}, {other}, account_id, key_id, endpoint, \
                  model, provider, price_id, stream, 3, prompt, cached_prompt, cache_write_5m, \
                  cache_write_1h, audio_prompt, image_prompt, completion, reasoning, \
-                 audio_completion, 1 FROM charges WHERE {one}"
+                 audio_completion, 1, NULL, NULL, NULL, NULL, NULL, NULL, NULL \
+                 FROM charges WHERE {one}"
             ),
             "DELETE FROM checkpoints".into(),
         ),

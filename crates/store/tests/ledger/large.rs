@@ -89,7 +89,7 @@ async fn fill(world: &World, month: Month, rows: i64) {
             "INSERT INTO charges SELECT {account}, {request}, {key}, 'chat.completions', 'm', \
              'acme', {price}, false, 'completed', 10, 10, 0, 'reported', 0, 0, 0, 0, 0, 0, 10, 0, \
              0, '{{\"completion_tokens\":10}}', 5, 10, false, ({start} + g) * 1000, \
-             ({start} + g) * 1000 FROM {}",
+             ({start} + g) * 1000, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM {}",
             series(rows)
         ))
         .await;

@@ -123,6 +123,8 @@ fn so_far(facts: &Arc<RequestFacts>, lease: ReplicaId, cost: i64) -> Settlement 
         usage: usage(cost),
         source: UsageSource::Counted,
         raw_usage: None,
+        counted: None,
+        provider_cost: None,
         capture: Capture {
             cost: n(cost),
             charged: n(cost),

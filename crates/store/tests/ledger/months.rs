@@ -280,7 +280,8 @@ async fn what_the_reaper_cannot_collect_is_counted(world: World) {
         .raw(&format!(
             "INSERT INTO replicas VALUES ({lost}, 'alive', 1, 0, 1, 'h', 1); \
              INSERT INTO checkpoints VALUES ({lost}, {}, {}, {}, 'chat.completions', 'm', 'acme', \
-               {}, false, 30, 0, 0, 0, 0, 0, 0, 30, 0, 0, 1)",
+               {}, false, 30, 0, 0, 0, 0, 0, 0, 30, 0, 0, 1, \
+               NULL, NULL, NULL, NULL, NULL, NULL, NULL)",
             ids[0], ids[1], ids[2], ids[3]
         ))
         .await;

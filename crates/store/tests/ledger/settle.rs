@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use billing::{End, RequestId, Reserved};
-use store::{CreatedKey, Ledger, Page};
+use billing::{Counted, End, RequestId, Reserved};
+use store::{ChargeFilter, CreatedKey, Ledger, Page};
+use tokens::Usage;
 use uuid::Uuid;
 
 use crate::world::{
-    World, checkpoint, eventually, flushed, hold_from, n, on_both, quick, settlement, soon,
+    World, checkpoint, eventually, flushed, hold_from, n, on_both, quick, settlement, soon, usage,
 };
 
 async fn send(ledger: &Ledger, settlement: billing::Settlement) {
@@ -36,6 +37,63 @@ async fn x1_the_same_settlement_twice_is_one_charge(world: World) {
     assert!(ledger.shutdown(Duration::from_secs(10)).await);
     assert_eq!(world.budget(key.account.id.uuid()).await, (75, 0, 25));
     assert_eq!(world.budget(key.key.id.uuid()).await, (55, 0, 25));
+    world.balanced().await;
+}
+
+async fn what_is_sold_by_the_piece_is_kept_and_summed(world: World) {
+    let ledger = world.ledger(quick()).await;
+    let key = world.key(100, None).await;
+    let record = ledger.authenticate(key.secret.expose()).await.unwrap();
+    let pieces = Usage {
+        image_completion: 1,
+        images: 2,
+        milliseconds: 3,
+        characters: 4,
+        searches: 5,
+        pages: 6,
+        ..usage(9)
+    };
+    for (used, provider_cost, counted) in [
+        (
+            pieces,
+            Some(n(7)),
+            Some(Counted {
+                prompt: 8,
+                completion: 11,
+            }),
+        ),
+        (usage(10), None, None),
+    ] {
+        let held = hold_from(&ledger, &record.path, n(10), soon())
+            .await
+            .unwrap();
+        let mut one = settlement(&world.facts(&record), held.replica(), 10, 0);
+        (one.usage, one.provider_cost, one.counted) = (used, provider_cost, counted);
+        send(&ledger, one.clone()).await;
+        held.spend(n(10));
+        flushed(&ledger).await;
+        let kept = world
+            .store
+            .charge(key.account.id, one.facts.request_id)
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(kept.usage, used);
+        assert_eq!(kept.provider_cost, provider_cost.unwrap_or(n(10)));
+        assert_eq!(kept.counted, counted);
+    }
+    let sums = world
+        .store
+        .usage(&ChargeFilter::default(), &[].into())
+        .await
+        .unwrap();
+    let both = Usage {
+        completion: pieces.completion + 10,
+        ..pieces
+    };
+    assert_eq!((sums[0].usage, sums[0].cost), (both, n(20)));
+    assert_eq!(sums[0].provider_cost, n(17));
+    assert!(ledger.shutdown(Duration::from_secs(10)).await);
     world.balanced().await;
 }
 
@@ -435,6 +493,7 @@ async fn absurd_figures_are_kept_without_a_panic(world: World) {
 }
 
 on_both!(
+    what_is_sold_by_the_piece_is_kept_and_summed,
     x1_the_same_settlement_twice_is_one_charge,
     d6_usage_above_the_hold,
     o1_a_poisoned_settlement_stops_nobody,

@@ -287,6 +287,8 @@ pub(crate) fn settlement(
         usage: usage(charged + owed),
         source: UsageSource::Reported,
         raw_usage: Some("{\"total_tokens\":1}".into()),
+        counted: None,
+        provider_cost: None,
         capture: Capture {
             cost: n(charged + owed),
             charged: n(charged),
@@ -306,6 +308,7 @@ pub(crate) fn checkpoint(facts: &Arc<RequestFacts>, lease: ReplicaId, cost: i64)
         lease,
         usage: usage(cost),
         cost: n(cost),
+        provider_cost: None,
     }
 }
 

@@ -53,8 +53,13 @@ price_tiers = [
 ```
 
 A price may also name `cache_write_5m`, `cache_write_1h`, `audio_prompt`, `audio_completion`, `reasoning`,
-`image_prompt` and `request` (credits per request). What it does not name costs what the whole costs
-that it is part of. A free model says so: `price = { prompt = \"0\", completion = \"0\" }`.
+`image_prompt` and `image_completion` (images that are counted in tokens). A kind of token that it does not name costs
+what the whole costs that it is part of. What is sold by the piece: `character` (per million), `image`, `second`, `search`,
+`page` and `request` (each per one); `prompt` and `completion` may then be left out. `minimum` is what a request costs at
+least. A free model says so: `price = { prompt = \"0\", completion = \"0\" }`.
+
+A tier applies where the whole prompt has more tokens than `above_prompt_tokens`: to the whole request, or with
+`whole_request = false` only to the prompt's tokens beyond that number (the output then keeps the price below).
 
 ## Endpoints
 
