@@ -11,6 +11,9 @@ pub const TOP_UP_URL: &str = "https://pay.example/top-up";
 /// The variable that provider files name.
 pub const KEY_VARIABLE: &str = "MOCK_API_KEY";
 
+/// Dialects, each with a provider of that name and a model that costs what `m` does.
+const OTHER_DIALECTS: [(&str, &str); 2] = [("cohere", "command"), ("ollama", "local")];
+
 /// The variables that provider files name.
 #[must_use]
 pub fn variable(name: &str) -> Option<String> {
@@ -79,11 +82,17 @@ pub fn provider_texts(url: &str) -> Vec<(&'static str, String)> {
         "dialect = \"anthropic\"\nauth = { header = \"x-api-key\" }",
         1,
     );
-    vec![
+    let mut files = vec![
         file("mock", url, &mock),
         file("backup", url, &backup),
         (name, text),
-    ]
+    ];
+    files.extend(OTHER_DIALECTS.map(|(dialect, id)| {
+        let (name, text) = file(dialect, url, &[model(id, "", one)]);
+        let spoken = format!("dialect = \"{dialect}\"");
+        (name, text.replacen("dialect = \"openai\"", &spoken, 1))
+    }));
+    files
 }
 
 fn model(id: &str, more: &str, price: &str) -> String {

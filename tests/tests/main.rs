@@ -11,6 +11,7 @@
 mod anthropic;
 mod bad_input;
 mod database;
+mod dialects;
 mod ends;
 mod ends_plain;
 mod exactness;

@@ -3,9 +3,11 @@
 //! A dialect writes raw JSON and names the texts in it as it goes, so that nothing is parsed twice.
 
 use bytes::Bytes;
+use serde_json::value::RawValue;
 use tokens::Usage;
 
 use crate::client::{ChunkTemplate, usage_members};
+use crate::counts::Json;
 use crate::error::{DecodeError, UsageFault};
 use crate::json;
 use crate::openai::chunk::{Found, Text, TextKind, report_bounded};
@@ -33,6 +35,49 @@ impl Composer {
         &self.template
     }
 
+    /// The first chunk, which says who speaks.
+    pub(crate) fn begin(&self) -> Result<Chunk, DecodeError> {
+        let mut piece = self.delta();
+        piece.raw(r#""role":"assistant","content":"""#);
+        piece.end_chunk(None)
+    }
+
+    /// A chunk that adds this to a text of its choice; a literal.
+    pub(crate) fn say(&self, kind: TextKind, literal: &str) -> Result<Chunk, DecodeError> {
+        let mut piece = self.delta();
+        piece.raw(member(kind)).text(kind, literal);
+        piece.end_chunk(None)
+    }
+
+    /// A chunk that begins a call; its id and the name of what is called are literals.
+    pub(crate) fn call(&self, call: u32, id: &str, name: &str) -> Result<Chunk, DecodeError> {
+        let mut piece = self.delta();
+        piece
+            .raw(&format!(
+                r#""tool_calls":[{{"index":{call},"id":{id},"type":"function","function":{{"name":"#
+            ))
+            .text(TextKind::ToolCall, name)
+            .raw(r#","arguments":""}}]"#);
+        piece.end_chunk(None)
+    }
+
+    /// A chunk that adds this to a call's arguments; a literal.
+    pub(crate) fn arguments(&self, call: u32, part: &str) -> Result<Chunk, DecodeError> {
+        let mut piece = self.delta();
+        piece
+            .raw(&format!(
+                r#""tool_calls":[{{"index":{call},"function":{{"arguments":"#
+            ))
+            .text(TextKind::ToolCall, part)
+            .raw("}}]");
+        piece.end_chunk(None)
+    }
+
+    /// The chunk that ends the answer; `native` is the provider's own word for why.
+    pub(crate) fn finish(&self, reason: &str, native: &str) -> Result<Chunk, DecodeError> {
+        self.delta().end_chunk(Some((reason, native)))
+    }
+
     /// Begins a chunk with one choice; write the members of its delta.
     pub(crate) fn delta(&self) -> Piece {
         let mut json = String::with_capacity(self.head.len() + 160);
@@ -58,6 +103,15 @@ impl Composer {
             spans: vec![at],
             report: report_bounded(report),
         }))
+    }
+}
+
+/// The member that carries a text of this kind, up to its value.
+const fn member(kind: TextKind) -> &'static str {
+    match kind {
+        TextKind::Reasoning => r#""reasoning_content":"#,
+        TextKind::Refusal => r#""refusal":"#,
+        TextKind::Content | TextKind::ToolCall | TextKind::Audio => r#""content":"#,
     }
 }
 
@@ -131,6 +185,40 @@ impl Piece {
         self
     }
 
+    /// Writes who speaks and what is said; literals.
+    pub(crate) fn speech(&mut self, content: Option<&str>, reasoning: Option<&str>) -> &mut Self {
+        self.raw(r#""role":"assistant","content":"#);
+        match content {
+            Some(text) => self.text(TextKind::Content, text),
+            None => self.raw("null"),
+        };
+        self.raw(r#","refusal":null"#);
+        if let Some(text) = reasoning {
+            self.raw(",")
+                .raw(member(TextKind::Reasoning))
+                .text(TextKind::Reasoning, text);
+        }
+        self
+    }
+
+    /// Writes the calls after what is said: their ids, names and arguments; literals.
+    pub(crate) fn calls(&mut self, calls: &[[String; 3]]) -> &mut Self {
+        for (place, [id, name, arguments]) in calls.iter().enumerate() {
+            self.raw(if place > 0 { "," } else { r#","tool_calls":["# })
+                .raw(&format!(
+                    r#"{{"id":{id},"type":"function","function":{{"name":"#
+                ))
+                .text(TextKind::ToolCall, name)
+                .raw(r#","arguments":"#)
+                .text(TextKind::ToolCall, arguments)
+                .raw("}}");
+        }
+        if !calls.is_empty() {
+            self.raw("]");
+        }
+        self
+    }
+
     /// The chunk, with a finish reason where the answer ends; `native` is the provider's own word.
     pub(crate) fn end_chunk(mut self, finish: Option<(&str, &str)>) -> Result<Chunk, DecodeError> {
         self.raw(r#"},"logprobs":null,"finish_reason":"#);
@@ -194,4 +282,22 @@ impl Piece {
             .map(|_| ())
             .map_err(|_| DecodeError::TooLarge)
     }
+}
+
+/// A string literal; `None` when there is none or it is empty.
+///
+/// # Errors
+/// Something else than a string, which would be output that nobody counts.
+pub(crate) fn literal(raw: Json<'_>) -> Result<Option<&str>, DecodeError> {
+    match raw.map(RawValue::get) {
+        None | Some("null" | r#""""#) => Ok(None),
+        Some(text) if text.starts_with('"') => Ok(Some(text)),
+        Some(_) => Err(DecodeError::shape("a text that is no string")),
+    }
+}
+
+/// Several literals as one; `None` where there is none.
+pub(crate) fn joined<'a>(literals: impl Iterator<Item = &'a str>) -> Option<String> {
+    let all: String = literals.map(json::inside).collect();
+    (!all.is_empty()).then(|| format!("\"{all}\""))
 }

@@ -7,6 +7,7 @@
 mod anthropic;
 mod client;
 mod client_dialect;
+mod cohere;
 mod compose;
 mod counts;
 mod endpoint;
@@ -14,10 +15,13 @@ mod error;
 mod features;
 mod framing;
 mod json;
+mod ollama;
 mod openai;
+mod origin;
 mod parts;
 mod quirks;
 mod request;
+mod source;
 mod sse;
 mod writer;
 
@@ -30,13 +34,16 @@ use tokens::Usage;
 pub use anthropic::AnthropicDecoder;
 pub use client::{Bill, ChunkTemplate, ErrorBody, usage_json};
 pub use client_dialect::ClientDialect;
+pub use cohere::CohereDecoder;
 pub use endpoint::Endpoint;
 pub use error::{DecodeError, FrameError, RequestError, UpstreamError, UsageFault};
 pub use features::{Effort, Features, Thinking};
 pub use framing::{Framer, Framing, LineFramer};
+pub use ollama::OllamaDecoder;
 pub use openai::{
     Answer, Chunk, Delta, Edit, Ending, OpenAiDecoder, TextKind, TextRef, WireRequest,
 };
+pub use origin::Origin;
 pub use quirks::{Clamp, Convention, OutputLimitField, Pointer, Quirks, UsageHow};
 pub use request::{ChatRequest, RequestLimits};
 pub use sse::{DONE, DONE_EVENT, EVENT_BYTES_MAX, SseEvent, SseFramer, write_event};
@@ -51,6 +58,10 @@ pub enum Dialect {
     OpenAi,
     /// Anthropic's Messages.
     Anthropic,
+    /// Cohere's chat API v2.
+    Cohere,
+    /// Ollama's own.
+    Ollama,
 }
 
 impl Dialect {
@@ -67,18 +78,28 @@ impl Dialect {
         match self {
             Self::OpenAi => openai::encode::encode(request, edit, quirks),
             Self::Anthropic => anthropic::encode::encode(request, edit, quirks),
+            Self::Cohere => cohere::encode::encode(request, edit, quirks),
+            Self::Ollama => ollama::encode::encode(request, edit, quirks),
         }
     }
 
-    /// Reads the body of a 200 answer to a request that did not stream. `created` (Unix seconds)
-    /// is for dialects whose answers do not say when they were made.
+    /// Reads the body of a 200 answer to a request that did not stream. `origin` is for dialects
+    /// whose answers do not say when they were made, or what they are called.
     ///
     /// # Errors
     /// Not an answer of this dialect, or an error inside it ([`DecodeError::Upstream`]).
-    pub fn decode(self, body: Bytes, quirks: &Quirks, created: u64) -> Result<Answer, DecodeError> {
+    pub fn decode(
+        self,
+        body: Bytes,
+        quirks: &Quirks,
+        origin: impl Into<Origin>,
+    ) -> Result<Answer, DecodeError> {
+        let origin = origin.into();
         match self {
             Self::OpenAi => openai::answer::decode(body, quirks),
-            Self::Anthropic => anthropic::answer::decode(&body, created),
+            Self::Anthropic => anthropic::answer::decode(&body, origin.created),
+            Self::Cohere => cohere::answer::decode(&body, &origin),
+            Self::Ollama => ollama::answer::decode(&body, &origin),
         }
     }
 
@@ -89,6 +110,8 @@ impl Dialect {
         match self {
             // The provider's file says it of the model as a whole.
             Self::OpenAi => false,
+            // What is thought is shown.
+            Self::Cohere | Self::Ollama => false,
             Self::Anthropic => anthropic::thinking::thinks(request, features),
         }
     }
@@ -98,7 +121,7 @@ impl Dialect {
     #[must_use]
     pub fn cause(self, status: u16, error: &UpstreamError) -> u16 {
         match self {
-            Self::OpenAi => status,
+            Self::OpenAi | Self::Cohere | Self::Ollama => status,
             Self::Anthropic => anthropic::cause(status, error),
         }
     }
@@ -107,16 +130,20 @@ impl Dialect {
     #[must_use]
     pub const fn framing(self) -> Framing {
         match self {
-            Self::OpenAi | Self::Anthropic => Framing::Sse,
+            Self::OpenAi | Self::Anthropic | Self::Cohere => Framing::Sse,
+            Self::Ollama => Framing::Lines,
         }
     }
 
-    /// A decoder for one stream that begins at `created` (Unix seconds).
+    /// A decoder for one stream; `origin` as for [`decode`](Self::decode).
     #[must_use]
-    pub fn decoder(self, quirks: Arc<Quirks>, created: u64) -> Decoder {
+    pub fn decoder(self, quirks: Arc<Quirks>, origin: impl Into<Origin>) -> Decoder {
+        let origin = origin.into();
         match self {
             Self::OpenAi => Decoder::OpenAi(Box::new(OpenAiDecoder::new(quirks))),
-            Self::Anthropic => Decoder::Anthropic(Box::new(AnthropicDecoder::new(created))),
+            Self::Anthropic => Decoder::Anthropic(Box::new(AnthropicDecoder::new(origin.created))),
+            Self::Cohere => Decoder::Cohere(Box::new(CohereDecoder::new(origin))),
+            Self::Ollama => Decoder::Ollama(Box::new(OllamaDecoder::new(origin))),
         }
     }
 }
@@ -128,6 +155,10 @@ pub enum Decoder {
     OpenAi(Box<OpenAiDecoder>),
     /// Anthropic's.
     Anthropic(Box<AnthropicDecoder>),
+    /// Cohere's.
+    Cohere(Box<CohereDecoder>),
+    /// Ollama's.
+    Ollama(Box<OllamaDecoder>),
 }
 
 impl Decoder {
@@ -140,6 +171,8 @@ impl Decoder {
         match self {
             Self::OpenAi(decoder) => decoder.push(event, out),
             Self::Anthropic(decoder) => decoder.push(&event, out),
+            Self::Cohere(decoder) => decoder.push(&event, out),
+            Self::Ollama(decoder) => decoder.push(&event, out),
         }
     }
 
@@ -149,6 +182,8 @@ impl Decoder {
         match self {
             Self::OpenAi(decoder) => decoder.usage(),
             Self::Anthropic(decoder) => decoder.usage(),
+            Self::Cohere(decoder) => decoder.usage(),
+            Self::Ollama(decoder) => decoder.usage(),
         }
     }
 
@@ -158,6 +193,8 @@ impl Decoder {
         match self {
             Self::OpenAi(decoder) => decoder.template(),
             Self::Anthropic(decoder) => decoder.template(),
+            Self::Cohere(decoder) => decoder.template(),
+            Self::Ollama(decoder) => decoder.template(),
         }
     }
 
@@ -167,6 +204,8 @@ impl Decoder {
         match self {
             Self::OpenAi(decoder) => decoder.ending(),
             Self::Anthropic(decoder) => decoder.ending(),
+            Self::Cohere(decoder) => decoder.ending(),
+            Self::Ollama(decoder) => decoder.ending(),
         }
     }
 
@@ -176,6 +215,9 @@ impl Decoder {
         match self {
             Self::OpenAi(decoder) => decoder.skipped(),
             Self::Anthropic(decoder) => decoder.skipped(),
+            Self::Cohere(decoder) => decoder.skipped(),
+            // Its lines have no types.
+            Self::Ollama(_) => 0,
         }
     }
 }

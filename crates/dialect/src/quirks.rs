@@ -76,7 +76,7 @@ impl Quirks {
     pub fn without_meaning(&self, dialect: Dialect) -> Vec<&'static str> {
         match dialect {
             Dialect::OpenAi => Vec::new(),
-            Dialect::Anthropic => {
+            Dialect::Anthropic | Dialect::Cohere | Dialect::Ollama => {
                 let plain = Self::default();
                 let set = [
                     ("rename", self.rename != plain.rename),

@@ -5,7 +5,7 @@ use std::time::Instant;
 use axum::{body::Body, response::Response};
 use billing::{Charge, End, Settled, Text, Verdict};
 use bytes::{Bytes, BytesMut};
-use dialect::{Answer, DecodeError, Framing};
+use dialect::{Answer, DecodeError, Framing, Origin};
 use futures_util::StreamExt as _;
 use http::{HeaderName, HeaderValue, header};
 use tokens::OFF_THREAD_BYTES_MIN;
@@ -17,7 +17,6 @@ use crate::{
     credit::Search,
     error::ApiError,
     settings::Settings,
-    stream::unix_seconds,
     upstream::{Failure, from_reqwest},
     watch::Watched,
 };
@@ -69,10 +68,10 @@ pub async fn read(response: reqwest::Response, settings: &Settings) -> Result<By
 ///
 /// # Errors
 /// [`Failure`].
-pub fn decode(body: Bytes, provider: &Provider) -> Result<Answer, Failure> {
+pub fn decode(body: Bytes, provider: &Provider, origin: Origin) -> Result<Answer, Failure> {
     provider
         .dialect
-        .decode(body, &provider.quirks, unix_seconds())
+        .decode(body, &provider.quirks, origin)
         .map_err(|error| match error {
             DecodeError::Upstream(error) => Failure::Inside(error),
             DecodeError::Shape { .. } | DecodeError::Utf8 | DecodeError::TooLarge => {

@@ -20,7 +20,7 @@ use crate::{
     error::ApiError,
     metered::MeteredBody,
     recording::Recording,
-    stream::{Stream, unix_seconds},
+    stream::{Stream, origin, unix_seconds},
     targets::{self, Missed},
     upstream::Failure,
 };
@@ -226,7 +226,8 @@ impl Attempt<'_> {
         recording: &mut Option<Recording>,
     ) -> Result<Response, Missed> {
         let read = answer::read(upstream, &self.app.settings).await;
-        match read.and_then(|bytes| answer::decode(bytes, &self.model.provider)) {
+        let origin = origin(&self.watched, self.model);
+        match read.and_then(|bytes| answer::decode(bytes, &self.model.provider, origin)) {
             Ok(decoded) => {
                 let settled = answer::settle(&self.app, charge, &decoded, &self.watched).await?;
                 self.watched.succeeded();

@@ -10,7 +10,7 @@ use std::{
 
 use billing::{Charge, Credits, End, Settled, Text, Verdict};
 use bytes::BytesMut;
-use dialect::{Bill, Chunk, Decoder, Delta, Ending, Framer, StreamWriter};
+use dialect::{Bill, Chunk, Decoder, Delta, Ending, Framer, Origin, StreamWriter};
 use futures_util::future::BoxFuture;
 use http_body::Body as _;
 use smallvec::SmallVec;
@@ -107,7 +107,7 @@ impl Stream {
                 .framer(app.settings.event_bytes_max),
             decoder: provider
                 .dialect
-                .decoder(provider.quirks.clone(), unix_seconds()),
+                .decoder(provider.quirks.clone(), origin(&watched, model)),
             watched,
             charge: Some(charge),
             upstream: Some(Box::pin(http::Response::from(response).into_body())),
@@ -469,6 +469,15 @@ impl Stream {
 
 async fn read_out(mut upstream: Pin<Box<reqwest::Body>>) {
     while let Some(Ok(_)) = std::future::poll_fn(|cx| upstream.as_mut().poll_frame(cx)).await {}
+}
+
+/// What an answer is called whose provider does not say it.
+pub(crate) fn origin(watched: &Watched, model: &Model) -> Origin {
+    Origin {
+        created: unix_seconds(),
+        id: watched.request_id().to_string(),
+        model: model.id.to_string(),
+    }
 }
 
 /// For what must say when it was made and whose provider does not.

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use serde::Deserialize;
-use serde_json::value::RawValue;
 
+pub(super) use crate::compose::literal;
 use crate::counts::Json;
 use crate::error::DecodeError;
 
@@ -53,17 +53,5 @@ impl<'a> RawBlock<'a> {
         Ok(format!(
             r#""type":"reasoning.encrypted","index":{detail},{FORMAT},"data":{data}"#
         ))
-    }
-}
-
-/// A string literal; `None` when there is none or it is empty.
-///
-/// # Errors
-/// Something else than a string, which would be output that nobody counts.
-pub(super) fn literal(raw: Json<'_>) -> Result<Option<&str>, DecodeError> {
-    match raw.map(RawValue::get) {
-        None | Some("null" | r#""""#) => Ok(None),
-        Some(text) if text.starts_with('"') => Ok(Some(text)),
-        Some(_) => Err(DecodeError::shape("a text that is no string")),
     }
 }

@@ -4,6 +4,7 @@ use super::encode::Source;
 use super::part;
 use crate::error::RequestError;
 use crate::json;
+use crate::source::{Message, join};
 
 /// The instructions and the conversation, each as the items of a list.
 #[derive(Debug, Default)]
@@ -22,23 +23,6 @@ pub(super) enum Turn {
     Assistant,
 }
 
-/// One message, as the client wrote it.
-pub(super) struct Message<'a> {
-    /// `messages[3]`, for errors.
-    pub(super) place: String,
-    json: &'a str,
-}
-
-impl<'a> Message<'a> {
-    pub(super) fn get(&self, name: &str) -> Option<&'a str> {
-        Source::member(self.json, name)
-    }
-
-    pub(super) fn error(&self, member: &str, message: &'static str) -> RequestError {
-        RequestError::param(format!("{}.{member}", self.place), message)
-    }
-}
-
 impl Messages {
     /// Writes all messages.
     ///
@@ -46,12 +30,7 @@ impl Messages {
     /// A message that cannot be said in Anthropic's dialect.
     pub(super) fn write(source: &Source<'_>) -> Result<Self, RequestError> {
         let mut all = Self::default();
-        let list = source.request.get("messages").unwrap_or_default();
-        for (place, at) in json::elements(list, 0).enumerate() {
-            let message = Message {
-                place: format!("messages[{place}]"),
-                json: json::slice(list, &at),
-            };
+        for message in source.messages() {
             all.message(source, &message)?;
         }
         let last = all.turn;
@@ -127,14 +106,14 @@ impl Messages {
                 "`function_call` is not supported by the provider of this model: send `tool_calls`.",
             )?;
         }
-        let calls = message.get("tool_calls").unwrap_or_default();
-        let mut called = false;
-        for at in json::elements(calls, 0) {
-            join(&mut blocks, &tool_use(message, json::slice(calls, &at))?);
-            called = true;
+        let calls = message.calls()?;
+        for call in &calls {
+            let (id, name, input) = (call_id(call.id), call.name, &call.arguments);
+            let block = format!(r#"{{"type":"tool_use","id":{id},"name":{name},"input":{input}}}"#);
+            join(&mut blocks, &block);
         }
         // Only the last turn of the assistant matters: earlier thinking is left out by the provider.
-        self.signature_lost = called && !signed;
+        self.signature_lost = !calls.is_empty() && !signed;
         self.say(Turn::Assistant, &blocks);
         Ok(())
     }
@@ -188,47 +167,6 @@ impl Messages {
             self.turns.push_str("]}");
         }
     }
-}
-
-/// Adds items to a list of them.
-pub(super) fn join(list: &mut String, items: &str) {
-    if !list.is_empty() && !items.is_empty() {
-        list.push(',');
-    }
-    list.push_str(items);
-}
-
-fn tool_use(message: &Message<'_>, call: &str) -> Result<String, RequestError> {
-    let wrong = |what| Err(message.error("tool_calls", what));
-    let Some(function) = Source::member(call, "function") else {
-        return wrong("Only calls of functions are supported by the provider of this model.");
-    };
-    let text = |object, name| Source::member(object, name).filter(|json| json.starts_with('"'));
-    let (Some(id), Some(name)) = (text(call, "id"), text(function, "name")) else {
-        return wrong("A call needs its id and the name of its function.");
-    };
-    let input = match text(function, "arguments") {
-        None => String::from("{}"),
-        Some(literal) => {
-            let arguments = json::unescape(json::inside(literal));
-            let trimmed = arguments.trim_ascii();
-            let sound = trimmed.is_empty()
-                || trimmed.starts_with('{')
-                    && serde_json::from_str::<serde::de::IgnoredAny>(trimmed).is_ok();
-            if !sound {
-                return wrong("The arguments of a call must be a JSON object.");
-            }
-            if trimmed.is_empty() {
-                String::from("{}")
-            } else {
-                trimmed.to_owned()
-            }
-        }
-    };
-    let id = call_id(id);
-    Ok(format!(
-        r#"{{"type":"tool_use","id":{id},"name":{name},"input":{input}}}"#
-    ))
 }
 
 /// A call's id with the letters that Anthropic takes: ids of other providers may have others.

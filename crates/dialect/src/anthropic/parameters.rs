@@ -4,103 +4,42 @@ use super::encode::{Source, VERSION};
 use super::thinking::Plan;
 use crate::error::RequestError;
 use crate::json;
+use crate::source::Vocabulary;
 
 /// The version from which temperature and its kin are refused, whatever the model.
 const NO_SAMPLING_VERSION: &str = "2026-10-21";
 
-/// Members that have no effect on the answer: left out without a word.
-const NO_EFFECT: [&str; 5] = [
-    "stream_options",
-    "metadata",
-    "store",
-    "prompt_cache_key",
-    "prompt_cache_retention",
-];
-
-/// Members that ask for what is so anyway, when they have this value.
-const DEFAULTS: [(&str, &[&str]); 11] = [
-    ("n", &["1"]),
-    ("logprobs", &["false"]),
-    ("top_logprobs", &["0"]),
-    ("frequency_penalty", &["0", "0.0"]),
-    ("presence_penalty", &["0", "0.0"]),
-    ("logit_bias", &["{}"]),
-    ("modalities", &[r#"["text"]"#]),
-    ("verbosity", &[r#""medium""#]),
-    ("service_tier", &[r#""auto""#, r#""default""#]),
-    ("functions", &["[]"]),
-    ("function_call", &[r#""auto""#, r#""none""#]),
-];
-
-/// Members that are translated, each by its own function.
-const TRANSLATED: [&str; 18] = [
-    "model",
-    "messages",
-    "stream",
-    "max_tokens",
-    "max_completion_tokens",
-    "temperature",
-    "top_p",
-    "top_k",
-    "stop",
-    "tools",
-    "tool_choice",
-    "parallel_tool_calls",
-    "reasoning_effort",
-    "response_format",
-    "user",
-    "safety_identifier",
-    "thinking",
-    "output_config",
-];
-
-/// Members of Anthropic's own that travel as they are.
-pub(super) const NATIVE: [&str; 1] = ["cache_control"];
-
-/// Every member is translated, native, without effect, or a 400.
-pub(super) fn check_members(source: &Source<'_>) -> Result<(), RequestError> {
-    for member in source.request.members() {
-        let name = member.name.as_ref();
-        let sent = json::slice(source.request.body(), &member.value);
-        if sent == "null" || source.get(name).is_none() {
-            continue;
-        }
-        let by_file = source.quirks.unsupported.iter().any(|other| other == name);
-        let is_default = DEFAULTS.iter().any(|(default, values)| {
-            *default == name && values.iter().any(|value| same_json(value, sent))
-        });
-        let fine = TRANSLATED.contains(&name) || NATIVE.contains(&name) || is_default;
-        let silent = NO_EFFECT.contains(&name);
-        if by_file || !(fine || silent) {
-            source.cannot(
-                name,
-                format!(
-                    "`{name}` is not supported by the provider of this model: leave it out{}.",
-                    default_hint(name)
-                ),
-            )?;
-        }
-    }
-    Ok(())
-}
-
-fn default_hint(name: &str) -> &'static str {
-    match name {
-        "functions" | "function_call" => ", and send `tools` and `tool_choice` instead",
-        "n" => ", and send one request for each answer",
-        _ => "",
-    }
-}
-
-/// Equal but for white space outside strings, for short values.
-fn same_json(value: &str, sent: &str) -> bool {
-    let bare = |text: &str| -> String {
-        text.chars()
-            .filter(|letter| !letter.is_ascii_whitespace())
-            .collect()
-    };
-    sent.len() <= 64 && bare(value) == bare(sent)
-}
+/// What becomes of each member.
+pub(super) const MEMBERS: Vocabulary = Vocabulary {
+    translated: &[
+        "model",
+        "messages",
+        "stream",
+        "max_tokens",
+        "max_completion_tokens",
+        "temperature",
+        "top_p",
+        "top_k",
+        "stop",
+        "tools",
+        "tool_choice",
+        "parallel_tool_calls",
+        "reasoning_effort",
+        "response_format",
+        "user",
+        "safety_identifier",
+        "thinking",
+        "output_config",
+    ],
+    native: &["cache_control"],
+    no_effect: &[
+        "stream_options",
+        "metadata",
+        "store",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+    ],
+};
 
 /// Anthropic must be told a limit: the client's, what is affordable, or all that the model has.
 pub(super) fn output_limit(source: &Source<'_>) -> u64 {
@@ -167,24 +106,9 @@ pub(super) fn sampling<'a>(
 
 /// `stop`, a string or a list, as a list. Anthropic refuses sequences of white space alone.
 pub(super) fn stop_sequences(source: &Source<'_>) -> Result<Option<String>, RequestError> {
-    let Some(sent) = source.get("stop") else {
-        return Ok(None);
-    };
-    let items: Vec<&str> = if sent.starts_with('[') {
-        json::elements(sent, 0)
-            .map(|at| json::slice(sent, &at))
-            .collect()
-    } else {
-        vec![sent]
-    };
+    let items = source.stop_sequences()?;
     let mut kept = Vec::with_capacity(items.len());
     for item in items {
-        if !item.starts_with('"') {
-            return Err(RequestError::param(
-                "stop",
-                "`stop` must be a string or a list of strings.",
-            ));
-        }
         if json::unescape(json::inside(item)).trim().is_empty() {
             source.cannot(
                 "stop",

@@ -1,9 +1,10 @@
 //! Parts of a message's content as Anthropic's blocks: texts, images, documents, thinking.
 
 use super::encode::Source;
-use super::messages::{Message, Turn, join};
+use super::messages::Turn;
 use crate::error::RequestError;
 use crate::json;
+use crate::source::{Message, data_url, join, literal};
 
 /// The kinds of image that Anthropic reads.
 const IMAGES: [&str; 4] = ["image/png", "image/jpeg", "image/gif", "image/webp"];
@@ -164,13 +165,6 @@ fn document(part: &str, cache: Option<&str>) -> Option<String> {
     ))
 }
 
-/// The media type and the payload of a base64 data URL.
-fn data_url(url: &str) -> Option<(&str, &str)> {
-    let (head, data) = url.strip_prefix("data:")?.split_once(',')?;
-    let kind = head.strip_suffix(";base64")?;
-    Some((kind.split(';').next().unwrap_or(kind), data))
-}
-
 fn base64(kind: &str, data: &str) -> String {
     format!(
         r#"{{"type":"base64","media_type":"{kind}","data":{}}}"#,
@@ -186,8 +180,4 @@ fn cached(cache: Option<&str>) -> String {
     cache
         .map(|cache| format!(r#","cache_control":{cache}"#))
         .unwrap_or_default()
-}
-
-fn literal<'j>(object: &'j str, name: &str) -> Option<&'j str> {
-    Source::member(object, name).filter(|json| json.starts_with('"'))
 }

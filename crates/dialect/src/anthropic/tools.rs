@@ -3,6 +3,7 @@
 use super::encode::Source;
 use crate::error::RequestError;
 use crate::json;
+use crate::source::schema;
 
 /// The choice among tools.
 #[derive(Debug, Default)]
@@ -12,9 +13,6 @@ pub(super) struct Choice {
     /// Whether a tool must be called.
     pub(super) forced: bool,
 }
-
-/// A schema for functions that say nothing of their parameters.
-const NO_PARAMETERS: &str = r#"{"type":"object","properties":{}}"#;
 
 /// The tools, `None` where there are none.
 ///
@@ -62,9 +60,8 @@ fn function_tool(
     if let Some(description) = Source::member(function, "description") {
         tool.push_str(&format!(r#","description":{description}"#));
     }
-    let parameters = Source::member(function, "parameters").filter(|json| json.starts_with('{'));
     tool.push_str(r#","input_schema":"#);
-    tool.push_str(&schema(parameters));
+    tool.push_str(&schema(Source::member(function, "parameters")));
     if Source::member(function, "strict") == Some("true") {
         tool.push_str(r#","strict":true"#);
     }
@@ -73,21 +70,6 @@ fn function_tool(
     }
     tool.push('}');
     Ok(tool)
-}
-
-/// A schema of an object must say that it is one.
-fn schema(parameters: Option<&str>) -> String {
-    let Some(parameters) = parameters else {
-        return NO_PARAMETERS.to_owned();
-    };
-    if Source::member(parameters, "type").is_some() {
-        return parameters.to_owned();
-    }
-    if json::members(parameters, 0).next().is_none() {
-        return NO_PARAMETERS.to_owned();
-    }
-    let rest = parameters.get(1..).unwrap_or_default();
-    format!(r#"{{"type":"object",{rest}"#)
 }
 
 /// `tool_choice` and `parallel_tool_calls`.

@@ -5,6 +5,8 @@ mod anthropic_requests;
 #[cfg(test)]
 mod anthropic_streams;
 #[cfg(test)]
+mod cohere;
+#[cfg(test)]
 mod cutting;
 #[cfg(test)]
 mod encoding;
@@ -12,6 +14,10 @@ mod encoding;
 mod framing;
 #[cfg(test)]
 mod goldens;
+#[cfg(test)]
+mod ollama;
+#[cfg(test)]
+mod played;
 #[cfg(test)]
 mod recordings;
 #[cfg(test)]

@@ -33,7 +33,7 @@ with the name of a built-in provider takes its place, so begin with a copy of th
 
 ```toml
 name = \"acme\"                      # lower case letters, digits, dashes
-dialect = \"openai\"                 # what it speaks: openai or anthropic
+dialect = \"openai\"                 # what it speaks: openai, anthropic, cohere or ollama
 base_url = \"https://api.acme.example/v1\"   # ${NAME} is replaced from the environment
 api_key_env = \"ACME_API_KEY\"       # left out: no key is sent
 auth = \"bearer\"                    # or { header = \"api-key\" }, { header = \"x-api-key\" }, …
@@ -85,7 +85,7 @@ Where a provider deviates from its dialect, `[quirks]` says how. The words are t
 | `unsupported` | refuses a request with one of these members, naming it: most change the price in a way that no price per token can say |
 | `set` | always sends a member with this value |
 | `clamp` | moves a number into a range |
-| `path` | the path after the base URL; left out: the dialect's own (`/chat/completions`, `/messages`) |
+| `path` | the path after the base URL; left out: the dialect's own (`/chat/completions`, `/messages`, `/chat`, `/api/chat`) |
 | `headers` | sends these headers |
 | `output_limit_field` | the member that carries the output limit where the client names none |
 | `usage_at` | where the usage may be, as JSON pointers |
@@ -141,6 +141,47 @@ model think sets the worst case aside.
 is `content_filter`, and `max_tokens`, `model_context_window_exceeded` and `pause_turn` are `length`; the word itself is in
 `native_finish_reason`. Prompt tokens of an answer are all of them, those of the cache included (`cached_tokens`,
 `cache_write_tokens`); each is charged by its own price.
+
+## The dialect `cohere`
+
+The request becomes one of Cohere's chat API v2. What is charged is `billed_units`, which leaves out the preamble that
+Cohere puts before every prompt.
+
+| of the client's | becomes |
+|---|---|
+| `system` and `developer` messages | `system` messages, where they stand |
+| images | `image_url` parts, data URLs and addresses; nothing is fetched by the gateway |
+| `top_p`, `top_k`, `stop` | `p`, `k`, `stop_sequences` |
+| `tool_choice` | `required` is `REQUIRED`, `none` is `NONE`; a function by name is the only one offered, and `REQUIRED` |
+| `strict` of a function | `strict_tools` |
+| `response_format` | `json_object`, with the schema where there is one |
+| `reasoning_effort` | `thinking` on or off; `features.thinking` says whether the model has it |
+| `reasoning_content` of a message with calls | its `tool_plan` |
+| `documents`, `citation_options`, `safety_mode`, `priority`, `strict_tools`, `thinking` | travel as they are |
+| anything else (`n` above 1, `logprobs`, `logit_bias`, `parallel_tool_calls: false`, files, audio, …) | a 400 that names it, or left out by `drop_unsupported` |
+
+Thinking and the plan before a call come as `reasoning_content`, citations as `citations` beside the text.
+`finish_reason` is `stop` for `COMPLETE` and `STOP_SEQUENCE`, `length` for `MAX_TOKENS`, `tool_calls` for `TOOL_CALL`; `ERROR`
+and `TIMEOUT` are errors.
+
+## The dialect `ollama`
+
+The request goes to Ollama's own `/api/chat`, which says more than its OpenAI endpoint: it has `think`, `keep_alive` and every
+option. A model of your own has no list price: write one, or zero.
+
+| of the client's | becomes |
+|---|---|
+| the texts of a message | one text, each on lines of its own |
+| images | base64, from data URLs alone: nothing is fetched |
+| `max_tokens`, `temperature`, `top_p`, `top_k`, `min_p`, `seed`, penalties, `stop` | `options` (`num_predict`, …), over the client's own `options` |
+| `tools` | as they are; with `tool_choice` of `none` they are left out, and a call cannot be demanded |
+| `tool` messages | with the name of what was called, found by the call's id |
+| `response_format` | `format`: `json`, or the schema |
+| `reasoning_effort` | `think`: the nearest level of `features.effort` below, or true; false for `none` |
+| `think`, `keep_alive` | travel as they are |
+| `options.num_predict` | a 400: the limit is `max_tokens` |
+
+Calls without ids get some out of the request's own id. `prompt_eval_count` and `eval_count` are what is charged.
 
 ## To add a provider here
 

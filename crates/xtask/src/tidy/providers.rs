@@ -4,7 +4,7 @@ use super::Finding;
 use crate::{prices::MARKER, provider_file::ProviderFile};
 
 /// What a provider can speak.
-const DIALECTS: [&str; 2] = ["openai", "anthropic"];
+const DIALECTS: [&str; 4] = ["openai", "anthropic", "cohere", "ollama"];
 
 /// Checks one provider file.
 pub(super) fn check(file: &str, text: &str) -> Vec<Finding> {

@@ -1,0 +1,64 @@
+//! Parts of a message's content, as the client sends them.
+
+use super::{Message, Source, literal};
+use crate::json;
+
+/// The parts of a message's content: a text alone is one part. Each with its place, for errors.
+pub(crate) fn parts<'a>(message: &Message<'a>) -> Vec<(String, Part<'a>)> {
+    let Some(content) = message.get("content") else {
+        return Vec::new();
+    };
+    if content.starts_with('"') {
+        return vec![(format!("{}.content", message.place), Part::Text(content))];
+    }
+    let part = |(place, at)| {
+        let name = format!("{}.content[{place}]", message.place);
+        (name, Part::read(json::slice(content, &at)))
+    };
+    json::elements(content, 0).enumerate().map(part).collect()
+}
+
+/// A part of a message's content. Texts and addresses are literals.
+pub(crate) enum Part<'a> {
+    Text(&'a str),
+    Image {
+        /// An address or a data URL.
+        url: &'a str,
+        /// The client's object around it, where there is one.
+        given: &'a str,
+    },
+    /// A file, by its content, address or id.
+    File,
+    /// Of another kind.
+    Other,
+}
+
+impl<'a> Part<'a> {
+    fn read(part: &'a str) -> Self {
+        if part.starts_with('"') {
+            return Self::Text(part);
+        }
+        let kind = Source::member(part, "type").map_or("", json::inside);
+        let text = literal(part, if kind == "refusal" { "refusal" } else { "text" });
+        match (kind, text) {
+            ("text" | "refusal", Some(text)) => Self::Text(text),
+            ("image_url", _) => {
+                let given = Source::member(part, "image_url").unwrap_or_default();
+                let bare = given.starts_with('"').then_some(given);
+                match bare.or_else(|| literal(given, "url")) {
+                    Some(url) => Self::Image { url, given },
+                    None => Self::Other,
+                }
+            }
+            ("file", _) => Self::File,
+            (_, _) => Self::Other,
+        }
+    }
+}
+
+/// The media type and the payload of a base64 data URL.
+pub(crate) fn data_url(url: &str) -> Option<(&str, &str)> {
+    let (head, data) = url.strip_prefix("data:")?.split_once(',')?;
+    let kind = head.strip_suffix(";base64")?;
+    Some((kind.split(';').next().unwrap_or(kind), data))
+}
