@@ -78,12 +78,20 @@ impl Composer {
         self.delta().end_chunk(Some((reason, native)))
     }
 
-    /// Begins a chunk with one choice; write the members of its delta.
+    /// Begins a chunk with one choice, the first; write the members of its delta.
     pub(crate) fn delta(&self) -> Piece {
+        self.delta_of(0)
+    }
+
+    /// The same with another choice.
+    pub(crate) fn delta_of(&self, choice: u32) -> Piece {
         let mut json = String::with_capacity(self.head.len() + 160);
         json.push_str(&self.head);
-        json.push_str(r#"[{"index":0,"delta":{"#);
-        Piece::new(json)
+        json.push_str(&format!(r#"[{{"index":{choice},"delta":{{"#));
+        Piece {
+            choice,
+            ..Piece::new(json)
+        }
     }
 
     /// The chunk without choices that reports usage; a report that cannot be billed is null.
@@ -139,6 +147,10 @@ fn write_usage(
 pub(crate) struct Piece {
     json: String,
     found: Found,
+    /// The choice that is being written.
+    choice: u32,
+    /// Its log probabilities, as JSON.
+    logprobs: Option<String>,
 }
 
 impl Piece {
@@ -146,6 +158,8 @@ impl Piece {
         Self {
             json,
             found: Found::default(),
+            choice: 0,
+            logprobs: None,
         }
     }
 
@@ -156,6 +170,21 @@ impl Piece {
             json::quote(id),
             json::quote(model),
         ))
+    }
+
+    /// The log probabilities of the choice, as JSON.
+    pub(crate) fn logprobs(&mut self, json: Option<String>) -> &mut Self {
+        self.logprobs = json;
+        self
+    }
+
+    /// Ends the message of one choice of an answer and begins the next one's.
+    pub(crate) fn next_choice(&mut self, (reason, native): (&str, &str)) -> &mut Self {
+        self.end_message();
+        self.finish(reason, native);
+        self.choice = self.choice.saturating_add(1);
+        let index = self.choice;
+        self.raw(&format!(r#"}},{{"index":{index},"message":{{"#))
     }
 
     /// Writes JSON that is no counted text.
@@ -176,7 +205,7 @@ impl Piece {
             };
             let place = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
             self.found.texts.push(Text {
-                choice: 0,
+                choice: self.choice,
                 kind,
                 raw: place(start)..place(self.json.len()),
                 decoded,
@@ -221,11 +250,12 @@ impl Piece {
 
     /// The chunk, with a finish reason where the answer ends; `native` is the provider's own word.
     pub(crate) fn end_chunk(mut self, finish: Option<(&str, &str)>) -> Result<Chunk, DecodeError> {
-        self.raw(r#"},"logprobs":null,"finish_reason":"#);
+        let bit = 1_u128.checked_shl(self.choice).unwrap_or(0);
+        self.end_message();
         match finish {
             Some((reason, native)) => {
                 self.finish(reason, native);
-                self.found.finished = 1;
+                self.found.finished = bit;
             }
             None => {
                 self.raw("null");
@@ -233,7 +263,7 @@ impl Piece {
         }
         self.raw("}]}");
         self.found.choices = Some(1);
-        self.found.seen = 1;
+        self.found.seen = bit;
         self.chunk(None)
     }
 
@@ -244,12 +274,12 @@ impl Piece {
         usage: Option<Result<Usage, UsageFault>>,
         report: Option<&str>,
     ) -> Result<Answer, DecodeError> {
-        self.raw(r#"},"logprobs":null,"finish_reason":"#);
+        self.end_message();
         self.finish(reason, native);
         self.raw(r#"}],"usage":"#);
         (_, self.found.usage) = write_usage(&mut self.json, usage);
         self.raw("}");
-        self.found.choices = Some(1);
+        self.found.choices = Some(self.choice.saturating_add(1));
         self.checked()?;
         let report = report.and_then(report_bounded);
         Ok(Answer::composed(
@@ -258,6 +288,13 @@ impl Piece {
             usage,
             report,
         ))
+    }
+
+    fn end_message(&mut self) {
+        let logprobs = self.logprobs.take();
+        self.raw(r#"},"logprobs":"#)
+            .raw(logprobs.as_deref().unwrap_or("null"))
+            .raw(r#","finish_reason":"#);
     }
 
     fn finish(&mut self, reason: &str, native: &str) {

@@ -154,7 +154,7 @@ pub struct UpstreamError {
     pub kind: Option<String>,
     /// `message`, at most 1 KiB.
     pub message: Option<String>,
-    /// Whole seconds from a `Retry-After` header; the date form is not read.
+    /// Whole seconds from a `Retry-After` header or Google's `retryDelay`; the date form is not read.
     pub retry_after: Option<u32>,
 }
 
@@ -173,6 +173,8 @@ struct RawError<'a> {
     code: Option<&'a RawValue>,
     #[serde(borrow, default)]
     status: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    details: Option<&'a RawValue>,
 }
 
 impl UpstreamError {
@@ -182,12 +184,17 @@ impl UpstreamError {
         let mut error = std::str::from_utf8(body)
             .ok()
             .map(|text| {
-                json::find(text, &["error".into()]).map_or(text, |at| json::slice(text, &at))
+                let steps = ["error".into()];
+                // Google: the first of a list.
+                let at = json::find(text, &steps)
+                    .or_else(|| json::find(text, &[String::from("0"), "error".into()]));
+                at.map_or(text, |at| json::slice(text, &at))
             })
             .map(Self::from_json)
             .unwrap_or_default();
         error.status = Some(status);
-        error.retry_after = retry_after.and_then(|seconds| seconds.trim().parse().ok());
+        let header = retry_after.and_then(|seconds| seconds.trim().parse().ok());
+        error.retry_after = header.or(error.retry_after);
         error
     }
 
@@ -212,6 +219,11 @@ impl UpstreamError {
                 .ok()
                 .filter(|status| (100..=599).contains(status))
         };
+        // Google: a word beside a number that is the status itself.
+        let word = raw
+            .status
+            .filter(|raw| raw.get().starts_with('"') && status(json::inside(raw.get())).is_none())
+            .and_then(|raw| kept(raw.get(), LABEL_BYTES_MAX));
         Self {
             status: raw
                 .status
@@ -219,14 +231,29 @@ impl UpstreamError {
                 .or_else(|| code.as_deref().and_then(status)),
             kind: raw
                 .r#type
-                .and_then(|kind| kept(kind.get(), LABEL_BYTES_MAX)),
+                .and_then(|kind| kept(kind.get(), LABEL_BYTES_MAX))
+                .or_else(|| word.clone()),
             message: raw
                 .message
                 .and_then(|message| kept(message.get(), MESSAGE_BYTES_MAX)),
-            code,
-            retry_after: None,
+            code: word.map(|word| word.to_ascii_lowercase()).or(code),
+            retry_after: raw.details.and_then(|details| retry_delay(details.get())),
         }
     }
+}
+
+/// The whole seconds of a `retryDelay` such as `"34.4s"`, rounded up.
+fn retry_delay(details: &str) -> Option<u32> {
+    let steps = ["retryDelay".into()];
+    let mut delays = json::elements(details, 0).filter_map(|at| {
+        let detail = json::slice(details, &at);
+        json::find(detail, &steps).map(|at| json::inside(json::slice(detail, &at)))
+    });
+    let seconds = delays.next()?.strip_suffix('s')?;
+    let (whole, rest) = seconds.split_once('.').unwrap_or((seconds, ""));
+    let whole: u32 = whole.parse().ok()?;
+    let more = rest.bytes().any(|digit| digit != b'0');
+    Some(whole.saturating_add(u32::from(more)))
 }
 
 /// A JSON value as bounded text: strings decoded, the rest as written.
@@ -281,6 +308,39 @@ mod tests {
             assert_eq!(
                 UpstreamError::from_body(500, Some("soon"), body).status,
                 Some(500)
+            );
+        }
+    }
+
+    /// After a recorded answer of the Gemini API; a list as Vertex AI has answered.
+    #[test]
+    fn googles_errors_say_when_to_come_back() {
+        let body = br#"{"error":{"code":429,"message":"You exceeded your quota.","status":"RESOURCE_EXHAUSTED","details":[
+            {"@type":"type.googleapis.com/google.rpc.QuotaFailure","violations":[{"quotaId":"q"}]},
+            {"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"34.4s"}]}}"#;
+        let error = UpstreamError::from_body(429, None, body);
+        assert_eq!(error.retry_after, Some(35));
+        assert_eq!(error.kind.as_deref(), Some("RESOURCE_EXHAUSTED"));
+        assert_eq!(error.code.as_deref(), Some("resource_exhausted"));
+        assert_eq!(
+            UpstreamError::from_body(429, Some("3"), body).retry_after,
+            Some(3)
+        );
+        let list = br#"[{"error":{"code":503,"message":"busy","status":"UNAVAILABLE"}}]"#;
+        assert_eq!(
+            UpstreamError::from_body(503, None, list).message.as_deref(),
+            Some("busy")
+        );
+        for (delay, seconds) in [
+            ("7s", Some(7)),
+            ("7.0s", Some(7)),
+            ("0.001s", Some(1)),
+            ("soon", None),
+            ("s", None),
+        ] {
+            assert_eq!(
+                retry_delay(&format!(r#"[{{"retryDelay":"{delay}"}}]"#)),
+                seconds
             );
         }
     }

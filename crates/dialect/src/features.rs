@@ -64,6 +64,8 @@ pub enum Thinking {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Effort {
+    /// `minimal`.
+    Minimal,
     /// `low`.
     Low,
     /// `medium`.
@@ -81,6 +83,7 @@ impl Effort {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Minimal => "minimal",
             Self::Low => "low",
             Self::Medium => "medium",
             Self::High => "high",

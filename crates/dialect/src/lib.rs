@@ -14,6 +14,7 @@ mod endpoint;
 mod error;
 mod features;
 mod framing;
+mod gemini;
 mod json;
 mod ollama;
 mod openai;
@@ -39,6 +40,7 @@ pub use endpoint::Endpoint;
 pub use error::{DecodeError, FrameError, RequestError, UpstreamError, UsageFault};
 pub use features::{Effort, Features, Thinking};
 pub use framing::{Framer, Framing, LineFramer};
+pub use gemini::GeminiDecoder;
 pub use ollama::OllamaDecoder;
 pub use openai::{
     Answer, Chunk, Delta, Edit, Ending, OpenAiDecoder, TextKind, TextRef, WireRequest,
@@ -62,6 +64,8 @@ pub enum Dialect {
     Cohere,
     /// Ollama's own.
     Ollama,
+    /// Google's generateContent.
+    Gemini,
 }
 
 impl Dialect {
@@ -80,6 +84,7 @@ impl Dialect {
             Self::Anthropic => anthropic::encode::encode(request, edit, quirks),
             Self::Cohere => cohere::encode::encode(request, edit, quirks),
             Self::Ollama => ollama::encode::encode(request, edit, quirks),
+            Self::Gemini => gemini::encode::encode(request, edit, quirks),
         }
     }
 
@@ -100,6 +105,7 @@ impl Dialect {
             Self::Anthropic => anthropic::answer::decode(&body, origin.created),
             Self::Cohere => cohere::answer::decode(&body, &origin),
             Self::Ollama => ollama::answer::decode(&body, &origin),
+            Self::Gemini => gemini::answer::decode(&body, &origin),
         }
     }
 
@@ -113,6 +119,7 @@ impl Dialect {
             // What is thought is shown.
             Self::Cohere | Self::Ollama => false,
             Self::Anthropic => anthropic::thinking::thinks(request, features),
+            Self::Gemini => gemini::thinking::thinks(request, features),
         }
     }
 
@@ -123,6 +130,7 @@ impl Dialect {
         match self {
             Self::OpenAi | Self::Cohere | Self::Ollama => status,
             Self::Anthropic => anthropic::cause(status, error),
+            Self::Gemini => gemini::cause(status, error),
         }
     }
 
@@ -130,7 +138,7 @@ impl Dialect {
     #[must_use]
     pub const fn framing(self) -> Framing {
         match self {
-            Self::OpenAi | Self::Anthropic | Self::Cohere => Framing::Sse,
+            Self::OpenAi | Self::Anthropic | Self::Cohere | Self::Gemini => Framing::Sse,
             Self::Ollama => Framing::Lines,
         }
     }
@@ -144,6 +152,7 @@ impl Dialect {
             Self::Anthropic => Decoder::Anthropic(Box::new(AnthropicDecoder::new(origin.created))),
             Self::Cohere => Decoder::Cohere(Box::new(CohereDecoder::new(origin))),
             Self::Ollama => Decoder::Ollama(Box::new(OllamaDecoder::new(origin))),
+            Self::Gemini => Decoder::Gemini(Box::new(GeminiDecoder::new(origin))),
         }
     }
 }
@@ -159,6 +168,8 @@ pub enum Decoder {
     Cohere(Box<CohereDecoder>),
     /// Ollama's.
     Ollama(Box<OllamaDecoder>),
+    /// Google's.
+    Gemini(Box<GeminiDecoder>),
 }
 
 impl Decoder {
@@ -173,6 +184,7 @@ impl Decoder {
             Self::Anthropic(decoder) => decoder.push(&event, out),
             Self::Cohere(decoder) => decoder.push(&event, out),
             Self::Ollama(decoder) => decoder.push(&event, out),
+            Self::Gemini(decoder) => decoder.push(&event, out),
         }
     }
 
@@ -184,6 +196,7 @@ impl Decoder {
             Self::Anthropic(decoder) => decoder.usage(),
             Self::Cohere(decoder) => decoder.usage(),
             Self::Ollama(decoder) => decoder.usage(),
+            Self::Gemini(decoder) => decoder.usage(),
         }
     }
 
@@ -195,6 +208,7 @@ impl Decoder {
             Self::Anthropic(decoder) => decoder.template(),
             Self::Cohere(decoder) => decoder.template(),
             Self::Ollama(decoder) => decoder.template(),
+            Self::Gemini(decoder) => decoder.template(),
         }
     }
 
@@ -206,6 +220,7 @@ impl Decoder {
             Self::Anthropic(decoder) => decoder.ending(),
             Self::Cohere(decoder) => decoder.ending(),
             Self::Ollama(decoder) => decoder.ending(),
+            Self::Gemini(decoder) => decoder.ending(),
         }
     }
 
@@ -218,6 +233,7 @@ impl Decoder {
             Self::Cohere(decoder) => decoder.skipped(),
             // Its lines have no types.
             Self::Ollama(_) => 0,
+            Self::Gemini(decoder) => decoder.skipped(),
         }
     }
 }

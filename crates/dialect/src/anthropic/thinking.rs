@@ -156,7 +156,7 @@ fn disabled() -> String {
 /// A share of the output for thinking; `None` where the output is too short for any.
 fn budget(effort: Effort, output_limit: u64) -> Option<String> {
     let percent = match effort {
-        Effort::Low => 20,
+        Effort::Minimal | Effort::Low => 20,
         Effort::Medium => 50,
         Effort::High => 80,
         Effort::Xhigh | Effort::Max => 95,

@@ -13,6 +13,10 @@ mod encoding;
 #[cfg(test)]
 mod framing;
 #[cfg(test)]
+mod gemini_requests;
+#[cfg(test)]
+mod gemini_streams;
+#[cfg(test)]
 mod goldens;
 #[cfg(test)]
 mod ollama;

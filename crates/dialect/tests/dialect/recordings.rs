@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dialect::{Delta, Dialect, Ending, Quirks, SseEvent, TextKind};
+use dialect::{Delta, Dialect, Ending, Quirks, SseEvent, TextKind, UpstreamError};
 use tokens::Usage;
 
 /// Recordings of OpenAI-compatible chat APIs: folder, and the quirks that its provider has.
@@ -196,6 +196,122 @@ fn every_recorded_message_of_anthropic_decodes() {
             usage.prompt,
             usage.cached_prompt,
             usage.cache_write_5m + usage.cache_write_1h,
+            usage.completion,
+            usage.reasoning
+        );
+    }
+}
+
+/// The text and the usage of Google's events, or of a whole answer, read without the decoder.
+fn google_said_and_billed(events: &[serde_json::Value]) -> (String, usize, Usage) {
+    let mut said = String::new();
+    let mut calls = 0;
+    let mut usage = Usage::default();
+    for event in events {
+        for part in event["candidates"][0]["content"]["parts"]
+            .as_array()
+            .into_iter()
+            .flatten()
+        {
+            if part["thought"] != true {
+                said.push_str(part["text"].as_str().unwrap_or_default());
+            }
+            calls += usize::from(part["functionCall"]["name"].is_string());
+        }
+        let count = |name: &str| event["usageMetadata"][name].as_u64().unwrap_or(0);
+        if count("promptTokenCount") > 0 {
+            usage = Usage {
+                prompt: count("promptTokenCount") - count("cachedContentTokenCount"),
+                cached_prompt: count("cachedContentTokenCount"),
+                completion: count("candidatesTokenCount"),
+                reasoning: count("thoughtsTokenCount"),
+                ..Usage::default()
+            };
+        }
+    }
+    (said, calls, usage)
+}
+
+/// What the decoder makes of the same: the text, the calls, the usage.
+fn google(text: &str, streamed: bool) -> (String, usize, Usage) {
+    let calls = |json: &[u8], member: &str| {
+        let value: serde_json::Value = serde_json::from_slice(json).unwrap();
+        let calls = value["choices"][0][member]["tool_calls"]
+            .as_array()
+            .cloned();
+        let named = |call: &serde_json::Value| call["function"]["name"].is_string();
+        calls.unwrap_or_default().into_iter().filter(named).count()
+    };
+    if !streamed {
+        let body = Bytes::from(text.to_owned());
+        let answer = Dialect::Gemini.decode(body, &Quirks::default(), 0).unwrap();
+        let said = answer.texts().filter(|text| text.kind == TextKind::Content);
+        let said = said.map(|text| text.text).collect();
+        let usage = answer.usage().unwrap().unwrap();
+        return (said, calls(answer.json(), "message"), usage);
+    }
+    let mut decoder = Dialect::Gemini.decoder(Arc::default(), 0);
+    let mut out = Vec::new();
+    for line in text.lines().filter(|line| !line.is_empty()) {
+        decoder
+            .push(SseEvent::data(Bytes::from(line.to_owned())), &mut out)
+            .unwrap();
+    }
+    let mut said = String::new();
+    let mut called = 0;
+    for delta in &out {
+        let Delta::Chunk(chunk) = delta else {
+            panic!("{delta:?}")
+        };
+        called += calls(chunk.json(), "delta");
+        for text in chunk.texts().filter(|text| text.kind == TextKind::Content) {
+            said.push_str(text.text);
+        }
+    }
+    assert_eq!(decoder.skipped(), 0);
+    assert_eq!(decoder.ending(), Ending::Finished);
+    (said, called, decoder.usage().unwrap().unwrap())
+}
+
+#[test]
+fn every_recorded_answer_of_google_decodes() {
+    let folder = root().join("vercel-ai/packages/google/src/__fixtures__");
+    if !folder.is_dir() {
+        println!("no recordings at {}: nothing to decode", folder.display());
+        return;
+    }
+    let mut paths = Vec::new();
+    files(&folder, &mut paths);
+    assert!(!paths.is_empty());
+    println!("| recording | bytes | calls | prompt | cached | completion | reasoning |");
+    for path in paths {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let text = std::fs::read_to_string(&path).unwrap();
+        if name == "google-429-retry-info.json" {
+            let error = UpstreamError::from_body(429, None, text.as_bytes());
+            assert_eq!(error.retry_after, Some(35));
+            println!("| {name} | an error: come back in 35 s |");
+            continue;
+        }
+        let streamed = name.ends_with(".chunks.txt");
+        let parsed = |text: &str| serde_json::from_str(text).unwrap();
+        let events: Vec<serde_json::Value> = if streamed {
+            let lines = text.lines().filter(|line| !line.is_empty());
+            lines.map(parsed).collect()
+        } else {
+            vec![parsed(&text)]
+        };
+        let (said, calls, usage) = google(&text, streamed);
+        assert_eq!(
+            (said, calls, usage),
+            google_said_and_billed(&events),
+            "{name}"
+        );
+        println!(
+            "| {name} | {} | {calls} | {} | {} | {} | {} |",
+            google(&text, streamed).0.len(),
+            usage.prompt,
+            usage.cached_prompt,
             usage.completion,
             usage.reasoning
         );

@@ -4,7 +4,7 @@ use super::Finding;
 use crate::{prices::MARKER, provider_file::ProviderFile};
 
 /// What a provider can speak.
-const DIALECTS: [&str; 4] = ["openai", "anthropic", "cohere", "ollama"];
+const DIALECTS: [&str; 5] = ["openai", "anthropic", "gemini", "cohere", "ollama"];
 
 /// Checks one provider file.
 pub(super) fn check(file: &str, text: &str) -> Vec<Finding> {
