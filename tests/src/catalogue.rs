@@ -22,7 +22,8 @@ pub fn variable(name: &str) -> Option<String> {
 
 /// Providers at one address. Every token of `m` costs 1 credit per million (1,000 nano);
 /// `shared` is served by both, for twice as much by the second. A third speaks Anthropic's dialect:
-/// `claude` costs what `m` does, `claude-thinking` has a price for each kind of token.
+/// `claude` costs what `m` does, `claude-thinking` has a price for each kind of token. `text`,
+/// `embed`, `moderate`, `rerank` and `rerank-tokens` are for the endpoints that they are named after.
 #[must_use]
 pub fn provider_files(url: &str) -> Vec<(String, ProviderFile)> {
     let parsed = |(name, text): (&str, String)| {
@@ -60,6 +61,28 @@ pub fn provider_texts(url: &str) -> Vec<(&'static str, String)> {
             "odd",
             "",
             r#"prompt = "0.000001", completion = "0.333333333""#,
+        ),
+        // Text completions and chats, and what is sold by other units.
+        model("text", "endpoints = [\"completions\"]\n", one),
+        model(
+            "embed",
+            "endpoints = [\"embeddings\"]\n",
+            r#"prompt = "1", completion = "0""#,
+        ),
+        model(
+            "moderate",
+            "endpoints = [\"moderations\"]\n",
+            r#"request = "0.001""#,
+        ),
+        model(
+            "rerank",
+            "endpoints = [\"rerank\"]\n",
+            r#"search = "0.002""#,
+        ),
+        model(
+            "rerank-tokens",
+            "endpoints = [\"rerank\"]\n",
+            r#"prompt = "1", completion = "0""#,
         ),
         "[[models]]\nid = \"unpriced\"\ncontext_window = 1000\n".to_owned(),
     ];

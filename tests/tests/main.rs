@@ -10,11 +10,14 @@
 
 mod anthropic;
 mod bad_input;
+mod canaries;
+mod completions;
 mod database;
 mod dialects;
 mod ends;
 mod ends_plain;
 mod exactness;
+mod forwarded;
 mod idempotency;
 mod kills;
 mod local_journal;

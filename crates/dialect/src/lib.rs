@@ -13,8 +13,10 @@ mod counts;
 mod endpoint;
 mod error;
 mod features;
+mod forwarded;
 mod framing;
 mod gemini;
+mod inputs;
 mod json;
 mod ollama;
 mod openai;
@@ -39,8 +41,10 @@ pub use cohere::CohereDecoder;
 pub use endpoint::Endpoint;
 pub use error::{DecodeError, FrameError, RequestError, UpstreamError, UsageFault};
 pub use features::{Effort, Features, Thinking};
+pub use forwarded::{Forwarded, ForwardedAnswer, Pieces};
 pub use framing::{Framer, Framing, LineFramer};
 pub use gemini::GeminiDecoder;
+pub use inputs::Inputs;
 pub use ollama::OllamaDecoder;
 pub use openai::{
     Answer, Chunk, Delta, Edit, Ending, OpenAiDecoder, TextKind, TextRef, WireRequest,

@@ -9,6 +9,7 @@ pub(crate) mod stream;
 
 pub use answer::Answer;
 pub use chunk::TextKind;
+pub(crate) use chunk::report_text;
 pub use encode::{Edit, WireRequest};
 pub(crate) use stream::ChunkUsage;
 pub use stream::{Chunk, Delta, Ending, OpenAiDecoder, TextRef};

@@ -7,7 +7,9 @@ use std::ops::Range;
 
 use serde_json::value::RawValue;
 
+use crate::endpoint::Endpoint;
 use crate::error::RequestError;
+use crate::inputs::Inputs;
 use crate::json;
 
 /// Bounds on a request body. Its size in bytes is bounded where it is read.
@@ -55,11 +57,12 @@ pub struct ChatRequest<'a> {
     choices: u32,
     messages: usize,
     unwatchable: Option<&'static str>,
+    prompt: Option<Inputs<'a>>,
 }
 
 /// Kinds of JSON value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(crate) enum Kind {
     Null,
     Bool,
     Number,
@@ -93,6 +96,20 @@ const READ: &[(&str, Kind)] = &[
     ("reasoning", Kind::Object),
 ];
 
+/// The members of a text completion (`/v1/completions`) that are read; `prompt` is read apart.
+const READ_OF_COMPLETIONS: &[(&str, Kind)] = &[
+    ("model", Kind::Text),
+    ("stream", Kind::Bool),
+    ("stream_options", Kind::Object),
+    ("max_tokens", Kind::Number),
+    ("max_completion_tokens", Kind::Number),
+    ("n", Kind::Number),
+    ("best_of", Kind::Number),
+    ("echo", Kind::Bool),
+    ("suffix", Kind::Text),
+    ("user", Kind::Text),
+];
+
 /// Most choices that one request may ask for, as at OpenAI.
 const CHOICES_MAX: u64 = 128;
 
@@ -103,40 +120,60 @@ impl<'a> ChatRequest<'a> {
     /// What CONTRACT 3 answers with 400: not JSON, a wrong shape, a number out of range, a member
     /// that is read given twice. The error names the parameter and never repeats what was sent.
     pub fn parse(body: &'a [u8], limits: &RequestLimits) -> Result<Self, RequestError> {
-        let text = std::str::from_utf8(body)
-            .map_err(|_| RequestError::body("The request body is not valid UTF-8."))?;
-        if json::deeper_than(body, limits.depth_max) {
-            return Err(RequestError::body(format!(
-                "The request body nests deeper than {} levels.",
-                limits.depth_max
-            )));
-        }
-        serde_json::from_str::<&RawValue>(text).map_err(|error| {
-            RequestError::body(format!(
-                "The request body is not valid JSON (line {}, column {}).",
-                error.line(),
-                error.column()
-            ))
-        })?;
-        let start = text.len() - text.trim_ascii_start().len();
-        if !text.trim_ascii_start().starts_with('{') {
-            return Err(RequestError::body(
-                "The request body must be a JSON object.",
+        let mut request = Self::open(body, limits, READ)?;
+        request.messages = request.read_messages(limits)?;
+        request.unwatchable = request.read_unwatchable();
+        Ok(request)
+    }
+
+    /// Reads the body of a text completion: a `prompt` in place of messages. What it asks for is read
+    /// and sent on as a chat's.
+    ///
+    /// Source of the shape: OpenAI's API reference, "Create completion".
+    ///
+    /// # Errors
+    /// As [`ChatRequest::parse`].
+    pub fn parse_completion(body: &'a [u8], limits: &RequestLimits) -> Result<Self, RequestError> {
+        let mut request = Self::open(body, limits, READ_OF_COMPLETIONS)?;
+        refuse_doubles(&request.members, std::iter::once("prompt"))?;
+        let Some(at) = request.span("prompt") else {
+            return Err(RequestError::param(
+                "prompt",
+                "`prompt` is missing: send a text, a list of texts, or tokens.",
             ));
+        };
+        let mut prompt = Inputs::read(request.text, &at, "prompt")?;
+        if let Some(at) = request.span("suffix") {
+            // The model reads what comes after the gap too.
+            let suffix = json::unescape(json::inside(json::slice(request.text, &at)));
+            prompt.texts.push(suffix);
         }
-        let mut members = Vec::with_capacity(16);
-        for member in json::members(text, start) {
-            if members.len() == limits.members_max {
-                return Err(RequestError::body("The request body has too many members."));
-            }
-            let name = member.name(text);
-            members.push(Member {
-                name,
-                key: member.key,
-                value: member.value,
-            });
+        let best_of = match request.get("best_of") {
+            None => 1,
+            Some(json) => read_choices("best_of", json)?,
+        };
+        if best_of > request.choices {
+            request.unwatchable = Some("best_of");
         }
-        refuse_doubles(&members)?;
+        if request.echo() {
+            // The prompt comes back as text that nobody bills.
+            request.unwatchable = Some("echo");
+        }
+        let prompts = u32::try_from(prompt.count).unwrap_or(u32::MAX);
+        request.choices = request.choices.max(best_of).saturating_mul(prompts.max(1));
+        request.prompt = Some(prompt);
+        Ok(request)
+    }
+
+    /// Reads what chats and text completions have in common; `read` is what their members must be.
+    fn open(
+        body: &'a [u8],
+        limits: &RequestLimits,
+        read: &'static [(&'static str, Kind)],
+    ) -> Result<Self, RequestError> {
+        let (text, members) = object(body, limits)?;
+        let names = read.iter().map(|(name, _)| *name);
+        refuse_doubles(&members, names)?;
         let mut request = Self {
             text,
             members,
@@ -147,41 +184,29 @@ impl<'a> ChatRequest<'a> {
             choices: 1,
             messages: 0,
             unwatchable: None,
+            prompt: None,
         };
-        request.read(limits)?;
+        for (name, expected) in read {
+            request.expect(name, *expected)?;
+        }
+        request.model = read_model(request.get("model"), limits)?;
+        request.stream = request.get("stream") == Some("true");
+        request.include_usage = request.stream && request.read_include_usage()?;
+        request.output_limit = request.read_output_limit()?;
+        if let Some(json) = request.get("n") {
+            request.choices = read_choices("n", json)?;
+        }
         Ok(request)
     }
 
-    fn read(&mut self, limits: &RequestLimits) -> Result<(), RequestError> {
-        for (name, expected) in READ {
-            if let Some(json) = self.get(name)
-                && kind(json) != *expected
-            {
-                return Err(RequestError::param(
-                    *name,
-                    format!("`{name}` must be {}.", expected.name()),
-                ));
-            }
+    fn expect(&self, name: &'static str, expected: Kind) -> Result<(), RequestError> {
+        match self.get(name) {
+            Some(json) if kind(json) != expected => Err(RequestError::param(
+                name,
+                format!("`{name}` must be {}.", expected.name()),
+            )),
+            Some(_) | None => Ok(()),
         }
-        self.model = read_model(self.get("model"), limits)?;
-        self.messages = self.read_messages(limits)?;
-        self.stream = self.get("stream") == Some("true");
-        self.include_usage = self.stream && self.read_include_usage()?;
-        self.output_limit = self.read_output_limit()?;
-        self.choices = match self.get("n") {
-            None => 1,
-            Some(json) => match json.parse::<u64>() {
-                Ok(count @ 1..=CHOICES_MAX) => u32::try_from(count).unwrap_or(u32::MAX),
-                Ok(_) | Err(_) => {
-                    return Err(RequestError::param(
-                        "n",
-                        "`n` must be an integer from 1 to 128.",
-                    ));
-                }
-            },
-        };
-        self.unwatchable = self.read_unwatchable();
-        Ok(())
     }
 
     fn read_messages(&self, limits: &RequestLimits) -> Result<usize, RequestError> {
@@ -337,6 +362,27 @@ impl<'a> ChatRequest<'a> {
         self.unwatchable
     }
 
+    /// Which of the two it is.
+    #[must_use]
+    pub const fn endpoint(&self) -> Endpoint {
+        match self.prompt {
+            Some(_) => Endpoint::Completions,
+            None => Endpoint::Chat,
+        }
+    }
+
+    /// What a text completion goes on from; `None` of a chat.
+    #[must_use]
+    pub const fn prompt(&self) -> Option<&Inputs<'a>> {
+        self.prompt.as_ref()
+    }
+
+    /// Whether the prompt of a text completion comes back before the output.
+    #[must_use]
+    pub fn echo(&self) -> bool {
+        self.get("echo") == Some("true")
+    }
+
     /// The JSON of a top-level member, as sent; the last one where it is given twice. `null` counts as absent.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&'a str> {
@@ -358,7 +404,7 @@ impl<'a> ChatRequest<'a> {
 }
 
 impl Kind {
-    const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Null => "null",
             Self::Bool => "true or false",
@@ -370,8 +416,19 @@ impl Kind {
     }
 }
 
+/// A number of choices: 1 to 128.
+fn read_choices(name: &'static str, json: &str) -> Result<u32, RequestError> {
+    match json.parse::<u64>() {
+        Ok(count @ 1..=CHOICES_MAX) => Ok(u32::try_from(count).unwrap_or(u32::MAX)),
+        Ok(_) | Err(_) => Err(RequestError::param(
+            name,
+            format!("`{name}` must be an integer from 1 to 128."),
+        )),
+    }
+}
+
 /// The kind of a value that serde has accepted.
-fn kind(json: &str) -> Kind {
+pub(crate) fn kind(json: &str) -> Kind {
     match json.as_bytes().first() {
         Some(b'"') => Kind::Text,
         Some(b'{') => Kind::Object,
@@ -382,14 +439,62 @@ fn kind(json: &str) -> Kind {
     }
 }
 
-fn refuse_doubles(members: &[Member<'_>]) -> Result<(), RequestError> {
-    for (name, _) in READ {
+/// The top-level members of a request body, which is an object of bounded depth.
+///
+/// # Errors
+/// Not JSON, not an object, too deep, too many members.
+pub(crate) fn object<'a>(
+    body: &'a [u8],
+    limits: &RequestLimits,
+) -> Result<(&'a str, Vec<Member<'a>>), RequestError> {
+    let text = std::str::from_utf8(body)
+        .map_err(|_| RequestError::body("The request body is not valid UTF-8."))?;
+    if json::deeper_than(body, limits.depth_max) {
+        return Err(RequestError::body(format!(
+            "The request body nests deeper than {} levels.",
+            limits.depth_max
+        )));
+    }
+    serde_json::from_str::<&RawValue>(text).map_err(|error| {
+        RequestError::body(format!(
+            "The request body is not valid JSON (line {}, column {}).",
+            error.line(),
+            error.column()
+        ))
+    })?;
+    let start = text.len() - text.trim_ascii_start().len();
+    if !text.trim_ascii_start().starts_with('{') {
+        return Err(RequestError::body(
+            "The request body must be a JSON object.",
+        ));
+    }
+    let mut members = Vec::with_capacity(16);
+    for member in json::members(text, start) {
+        if members.len() == limits.members_max {
+            return Err(RequestError::body("The request body has too many members."));
+        }
+        let name = member.name(text);
+        members.push(Member {
+            name,
+            key: member.key,
+            value: member.value,
+        });
+    }
+    Ok((text, members))
+}
+
+/// Refuses a second one of the members that are read, also in another case.
+pub(crate) fn refuse_doubles(
+    members: &[Member<'_>],
+    names: impl Iterator<Item = &'static str>,
+) -> Result<(), RequestError> {
+    for name in names {
         let meant = members
             .iter()
             .filter(|member| same_ignoring_case(&member.name, name));
         let (mut exact, mut other) = (0, 0);
         for member in meant {
-            if member.name == *name {
+            if member.name == name {
                 exact += 1;
             } else {
                 other += 1;
@@ -397,7 +502,7 @@ fn refuse_doubles(members: &[Member<'_>]) -> Result<(), RequestError> {
         }
         if exact > 1 || other > 0 {
             return Err(RequestError::param(
-                *name,
+                name,
                 format!("`{name}` must be given once and in lower case."),
             ));
         }
@@ -416,7 +521,7 @@ fn same_ignoring_case(key: &str, name: &str) -> bool {
     folded.eq(name.chars())
 }
 
-fn read_model<'a>(
+pub(crate) fn read_model<'a>(
     json: Option<&'a str>,
     limits: &RequestLimits,
 ) -> Result<Cow<'a, str>, RequestError> {
@@ -435,4 +540,52 @@ fn read_model<'a>(
         return wrong("`model` has control characters.");
     }
     Ok(model)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Result<(u32, Option<&'static str>, usize), Option<String>> {
+        match ChatRequest::parse_completion(json.as_bytes(), &RequestLimits::default()) {
+            Ok(request) => {
+                assert_eq!(request.endpoint(), Endpoint::Completions);
+                let prompts = request.prompt().map_or(0, |prompt| prompt.count);
+                Ok((request.choices(), request.unwatchable(), prompts))
+            }
+            Err(error) => Err(error.param.map(Cow::into_owned)),
+        }
+    }
+
+    #[test]
+    fn every_prompt_has_choices_of_its_own_and_the_best_of_many_costs_many() {
+        for (more, expected) in [
+            (r#""prompt":"a""#, Ok((1, None, 1))),
+            (r#""prompt":"a","n":3"#, Ok((3, None, 1))),
+            (r#""prompt":["a","b"],"n":3"#, Ok((6, None, 2))),
+            (r#""prompt":[1,2,3]"#, Ok((1, None, 1))),
+            (
+                r#""prompt":[[1],[2]],"best_of":4"#,
+                Ok((8, Some("best_of"), 2)),
+            ),
+            (r#""prompt":"a","n":2,"best_of":2"#, Ok((2, None, 1))),
+            (r#""prompt":"a","echo":true"#, Ok((1, Some("echo"), 1))),
+            (r#""prompt":"a","suffix":"z""#, Ok((1, None, 1))),
+            (r#""prompt":"""#, Ok((1, None, 1))),
+            (r#""prompt":null"#, Err(Some("prompt".to_owned()))),
+            (
+                r#""prompt":"a","best_of":0"#,
+                Err(Some("best_of".to_owned())),
+            ),
+            (
+                r#""prompt":"a","Prompt":"b""#,
+                Err(Some("prompt".to_owned())),
+            ),
+            (r#""prompt":"a","echo":1"#, Err(Some("echo".to_owned()))),
+            (r#""messages":[]"#, Err(Some("prompt".to_owned()))),
+        ] {
+            let json = format!(r#"{{"model":"m",{more}}}"#);
+            assert_eq!(read(&json), expected, "{json}");
+        }
+    }
 }

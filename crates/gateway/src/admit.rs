@@ -9,7 +9,7 @@ use billing::{BudgetId, Credits, Hold, Meter, Path, Price, Prompt, Reserved};
 use bytes::Bytes;
 use dialect::{ChatRequest, RequestLimits};
 use store::{Ledger, Shortfall};
-use tokens::{OFF_THREAD_BYTES_MIN, Part, Usage};
+use tokens::{OFF_THREAD_BYTES_MIN, Part, PromptRules, Usage};
 
 use crate::{
     catalogue::Model,
@@ -40,6 +40,8 @@ pub struct Ask {
     body_bytes: usize,
     /// Whether the prompt has files, whose tokens only the provider knows.
     files: bool,
+    /// Output without which the request is refused, per choice, in tokens.
+    least_output: u64,
 }
 
 /// A hold and what it allows.
@@ -57,9 +59,12 @@ impl Ask {
     /// Reads from a request what it may consume of a model.
     #[must_use]
     pub fn new(request: &ChatRequest<'_>, body: &Bytes, model: &Model) -> Self {
-        let asked = request
+        let mut asked = request
             .output_limit()
             .unwrap_or_else(|| u64::from(model.output_tokens_max));
+        if request.echo() {
+            asked = asked.saturating_add(model.rules.upper_bound(body.len(), 0));
+        }
         let files = has(request, body, b"file", |part| {
             matches!(part, Part::File { .. })
         }) > 0;
@@ -76,6 +81,21 @@ impl Ask {
                     .dialect
                     .hides_output(request, &model.features),
             body_bytes: body.len(),
+            least_output: 1,
+        }
+    }
+
+    /// A request whose worst case is known and cannot be lowered: `output` tokens beside the prompt.
+    #[must_use]
+    pub const fn whole(prompt: Prompt, output: u64, body_bytes: usize) -> Self {
+        Self {
+            prompt,
+            output_limit: output,
+            choices: 1,
+            visible: false,
+            body_bytes,
+            files: false,
+            least_output: output,
         }
     }
 
@@ -104,12 +124,13 @@ impl Ask {
         Ok(price.worst_cost(self.prompt.at_most(), output)?)
     }
 
-    /// Without this the request is refused: the prompt and one token of output.
+    /// Without this the request is refused: the prompt, and one token of output where output can be
+    /// lowered.
     ///
     /// # Errors
     /// More than fits.
     pub fn least(&self, price: &Price) -> Result<Credits, ApiError> {
-        self.cost(price, 1)
+        self.cost(price, self.least_output)
     }
 
     /// What the hold should cover.
@@ -156,6 +177,9 @@ fn prompt(request: &ChatRequest<'_>, body: &Bytes, model: &Model, files: bool) -
     };
     let body = body.clone();
     let rules = model.rules;
+    if request.prompt().is_some() {
+        return Prompt::AtMost(bound, Box::new(move || completion(&body, &rules, bound)));
+    }
     let count = move || match ChatRequest::parse(&body, &RequestLimits::default()) {
         Ok(request) => {
             let parts: Vec<_> = request.parts().into_iter().filter_map(billable).collect();
@@ -165,6 +189,23 @@ fn prompt(request: &ChatRequest<'_>, body: &Bytes, model: &Model, files: bool) -
         Err(_) => bound,
     };
     Prompt::AtMost(bound, Box::new(count))
+}
+
+/// The prompt of a text completion, counted.
+fn completion(body: &Bytes, rules: &PromptRules, bound: Usage) -> Usage {
+    let request = ChatRequest::parse_completion(body, &RequestLimits::default());
+    let Some(inputs) = request.as_ref().ok().and_then(ChatRequest::prompt) else {
+        // Cannot be: it parsed when it came in.
+        return bound;
+    };
+    let texts = inputs
+        .texts
+        .iter()
+        .map(|text| rules.tokenizer().count(text));
+    Usage {
+        prompt: texts.fold(inputs.tokens, u64::saturating_add),
+        ..Usage::default()
+    }
 }
 
 /// A part as it is counted for a bill when the provider has not reported: nobody pays for the

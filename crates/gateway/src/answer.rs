@@ -101,8 +101,20 @@ pub async fn settle(
         }
         None => count(app, &mut charge, answer).await?,
     }
+    finish(app, charge, watched).await
+}
+
+/// Finds credit for what was reported above the hold, and ends the charge.
+///
+/// # Errors
+/// A cost that does not fit.
+pub async fn finish(
+    app: &Shared,
+    mut charge: Charge,
+    watched: &Watched,
+) -> Result<Settled, ApiError> {
     let lacking = charge.lacking()?;
-    if lacking.is_positive() && !charge.grow(lacking, now) {
+    if lacking.is_positive() && !charge.grow(lacking, Instant::now()) {
         // The provider has delivered it: what cannot be had now is a house loss.
         let mut search = Search::begin(&app.ledger, &charge, lacking);
         std::future::poll_fn(|cx| search.poll(cx, &app.ledger, &mut charge)).await;

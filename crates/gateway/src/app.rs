@@ -10,7 +10,7 @@ use axum::{
     routing::{get, post},
 };
 use billing::RequestId;
-use dialect::ClientDialect;
+use dialect::{ClientDialect, Endpoint};
 use futures_util::FutureExt as _;
 use http::{HeaderName, HeaderValue, header};
 use store::{AdminKey, Ledger, Store};
@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::{
-    account, admin, body::Room, catalogue::Catalogue, chat, error::ApiError, health,
+    account, admin, body::Room, catalogue::Catalogue, chat, error::ApiError, forwarded, health,
     metrics::Metrics, models, once::Once, openapi, places::Places, quote, settings::Settings,
     upstream::Upstream,
 };
@@ -68,6 +68,10 @@ pub struct ReplayOf(pub RequestId);
 pub fn router(app: Shared) -> Router {
     let mut router = Router::new()
         .route("/v1/chat/completions", post(chat::create))
+        .route("/v1/completions", post(chat::complete))
+        .route("/v1/embeddings", forwarded::handler(Endpoint::Embeddings))
+        .route("/v1/moderations", forwarded::handler(Endpoint::Moderations))
+        .route("/v1/rerank", forwarded::handler(Endpoint::Rerank))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*id}", get(models::one))
         .route("/v1/key", get(account::key))

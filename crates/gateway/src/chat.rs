@@ -7,7 +7,10 @@ use axum::{
     response::Response,
 };
 use billing::{Charge, PriceId, RequestFacts};
-use dialect::{ChatRequest, Edit, Endpoint, RequestLimits, StreamNames, StreamWriter, WireRequest};
+use dialect::{
+    ChatRequest, Edit, Endpoint, RequestError, RequestLimits, StreamNames, StreamWriter,
+    WireRequest,
+};
 use http::HeaderValue;
 use store::KeyRecord;
 
@@ -25,8 +28,6 @@ use crate::{
     upstream::Failure,
 };
 
-/// The endpoint's name in the books and in metrics.
-const ENDPOINT: &str = "chat.completions";
 /// A chat whose targets are asked.
 struct Chat<'a> {
     asked: &'a Asked,
@@ -45,17 +46,43 @@ struct Attempt<'a> {
 /// # Errors
 /// Every row of CONTRACT 3.
 pub async fn create(State(app): State<Shared>, request: Request) -> Result<Response, ApiError> {
+    serve(app, request, Endpoint::Chat).await
+}
+
+/// `POST /v1/completions`: continues a text, plain or streamed, where a provider has that.
+///
+/// # Errors
+/// Every row of CONTRACT 3.
+pub async fn complete(State(app): State<Shared>, request: Request) -> Result<Response, ApiError> {
+    serve(app, request, Endpoint::Completions).await
+}
+
+async fn serve(app: Shared, request: Request, endpoint: Endpoint) -> Result<Response, ApiError> {
     let check = |asked: &Asked| {
-        let request = ChatRequest::parse(&asked.body, &RequestLimits::default())?;
-        targets::serving(&asked.app, &asked.key, request.model(), Endpoint::Chat).map(|_| ())
+        let request = parse(endpoint, &asked.body)?;
+        targets::serving(&asked.app, &asked.key, request.model(), endpoint).map(|_| ())
     };
-    arrival::serve(app, ENDPOINT, request, check, run).await
+    let run = move |asked, recording| run(endpoint, asked, recording);
+    arrival::serve(app, endpoint.as_str(), request, check, run).await
+}
+
+fn parse(endpoint: Endpoint, body: &[u8]) -> Result<ChatRequest<'_>, RequestError> {
+    let limits = RequestLimits::default();
+    if endpoint == Endpoint::Completions {
+        ChatRequest::parse_completion(body, &limits)
+    } else {
+        ChatRequest::parse(body, &limits)
+    }
 }
 
 /// Admits a request and asks its targets in order, until one answers.
-async fn run(asked: Asked, mut recording: Option<Recording>) -> Result<Response, ApiError> {
-    let request = ChatRequest::parse(&asked.body, &RequestLimits::default())?;
-    let targets = targets::serving(&asked.app, &asked.key, request.model(), Endpoint::Chat)?;
+async fn run(
+    endpoint: Endpoint,
+    asked: Asked,
+    mut recording: Option<Recording>,
+) -> Result<Response, ApiError> {
+    let request = parse(endpoint, &asked.body)?;
+    let targets = targets::serving(&asked.app, &asked.key, request.model(), endpoint)?;
     let chat = Chat {
         asked: &asked,
         request: &request,
@@ -155,9 +182,14 @@ impl Attempt<'_> {
             ask_stream_usage: self.request.stream(),
         };
         let provider = &self.model.provider;
-        let wire = provider
+        let mut wire = provider
             .dialect
             .encode(self.request, &edit, &provider.quirks)?;
+        if self.request.endpoint() == Endpoint::Completions {
+            provider
+                .path(Endpoint::Completions)
+                .clone_into(&mut wire.path);
+        }
         Ok(wire)
     }
 
@@ -167,7 +199,7 @@ impl Attempt<'_> {
             account_id: self.key.account_id,
             key_id: self.key.key_id,
             key_has_limit: self.key.has_limit(),
-            endpoint: ENDPOINT,
+            endpoint: self.request.endpoint().as_str(),
             model: self.model.id.clone(),
             provider: self.model.provider.name.clone(),
             price_id,

@@ -17,6 +17,7 @@ pub mod configuration;
 pub mod credentials;
 pub mod credit;
 pub mod error;
+pub mod forwarded;
 pub mod health;
 pub mod input;
 pub mod metered;

@@ -1,5 +1,6 @@
 //! The OpenAPI document: every route of [`crate::app::router`], described from one table.
 
+mod forwarded;
 pub(crate) mod routes;
 mod schemas;
 

@@ -20,6 +20,7 @@ mod chunk;
 mod embeddings;
 mod faults;
 mod gates;
+mod judged;
 mod messages;
 mod plain;
 mod reply;

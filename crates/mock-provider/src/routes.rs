@@ -7,6 +7,7 @@ use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::answer::{self, Answer, Broken, Performance, Scene};
@@ -19,7 +20,7 @@ use crate::script::{Script, Step, Wait};
 use crate::server::{SeenRequest, State};
 use crate::stats::Progress;
 use crate::wire::Ending;
-use crate::{fault_models, faults, messages};
+use crate::{fault_models, faults, judged, messages};
 
 const BODY_BYTES_MAX: usize = 64 << 20;
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -74,11 +75,19 @@ pub(crate) async fn handle(
         (&Method::POST, "/embeddings") => {
             return stage.embed(&body, progress).await;
         }
+        (&Method::POST, "/moderations") => {
+            return stage.document(&body, judged::moderation, progress).await;
+        }
+        (&Method::POST, "/rerank") => {
+            return stage.document(&body, judged::rerank, progress).await;
+        }
         (&Method::GET, "/models") => models(),
         (_, "/models") => wrong_method("GET"),
-        (_, "/chat/completions" | "/completions" | "/embeddings" | "/messages") => {
-            wrong_method("POST")
-        }
+        (
+            _,
+            "/chat/completions" | "/completions" | "/embeddings" | "/messages" | "/moderations"
+            | "/rerank",
+        ) => wrong_method("POST"),
         (&Method::GET, path) if path.starts_with("/models/") => {
             let id = path.trim_start_matches("/models/");
             document(StatusCode::OK, model(id).to_string())
@@ -132,8 +141,19 @@ impl Stage<'_> {
         self.play(script, &asked, Shape::Chat, progress).await
     }
 
-    /// A script answers here too, and a fault that is not about the words of a chat.
-    async fn embed(self, body: &Bytes, mut progress: Progress) -> Answered {
+    async fn embed(self, body: &Bytes, progress: Progress) -> Answered {
+        let answer = |body: &Value| EmbeddingRequest::deserialize(body).ok()?.answer();
+        self.document(body, answer, progress).await
+    }
+
+    /// An endpoint whose answers are one document. A script answers here too, and a fault that is
+    /// not about the words of a chat.
+    async fn document(
+        self,
+        body: &Bytes,
+        answer: impl FnOnce(&Value) -> Option<Value>,
+        mut progress: Progress,
+    ) -> Answered {
         let asked: Asked<'_> = serde_json::from_slice(body).unwrap_or_default();
         let chats = |script: &Script| script.steps.iter().any(|step| matches!(step, Step::Role));
         let fault = || faults::script(&asked, self.state.pause()).filter(|script| !chats(script));
@@ -141,10 +161,10 @@ impl Stage<'_> {
             return self.play(script, &asked, Shape::Chat, progress).await;
         }
         progress.completed();
-        let request = serde_json::from_slice::<EmbeddingRequest>(body).ok();
-        Ok(match request.and_then(|request| request.answer()) {
+        let request: Value = serde_json::from_slice(body).unwrap_or_default();
+        Ok(match answer(&request) {
             Some(answer) => document(StatusCode::OK, answer.to_string()),
-            None => refusal(StatusCode::BAD_REQUEST, "no input that can be embedded"),
+            None => refusal(StatusCode::BAD_REQUEST, "nothing that can be answered"),
         })
     }
 

@@ -2,7 +2,10 @@
 
 use crate::{account, admin, health, models, quote};
 
-use super::schemas::{Schema, chat_answer, chat_body, chat_event, document, list, schema, text};
+use super::{
+    forwarded::{billed_answer, completion_body, embedding_body, moderation_body, rerank_body},
+    schemas::{Schema, chat_answer, chat_body, chat_event, document, list, schema, text},
+};
 
 /// Who may call a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +101,15 @@ const fn client(
     Route::new(Access::Client, method, path, id, summary)
 }
 
+/// A request to a model, that costs something.
+const fn paid(path: &'static str, id: &'static str, summary: &'static str) -> Route {
+    client("post", path, id, summary)
+        .refuses(&[
+            "400", "402", "404", "409", "413", "422", "429", "502", "504",
+        ])
+        .repeatable()
+}
+
 const fn operator(
     method: &'static str,
     path: &'static str,
@@ -167,6 +179,38 @@ pub(crate) const ROUTES: &[Route] = &[
     )])
     .refuses(&["400", "402", "404", "409", "413", "422", "429", "502", "504"])
     .repeatable(),
+    paid(
+        "/v1/completions",
+        "createCompletion",
+        "Continue a text, plain or streamed, where the model does that.",
+    )
+    .takes(completion_body)
+    .gives(&[(
+        "200",
+        "The text. Its usage carries cost. A stream whose credits run out ends with an error event of code insufficient_quota.",
+        &[(JSON, chat_answer), ("text/event-stream", chat_event)],
+    )]),
+    paid(
+        "/v1/embeddings",
+        "createEmbedding",
+        "Turn texts or tokens into vectors.",
+    )
+    .takes(embedding_body)
+    .gives(&[("200", "The vectors. Its usage carries cost.", &[(JSON, billed_answer)])]),
+    paid(
+        "/v1/moderations",
+        "createModeration",
+        "Say what is objectionable in texts.",
+    )
+    .takes(moderation_body)
+    .gives(&[("200", "The judgements. Its usage carries cost.", &[(JSON, billed_answer)])]),
+    paid(
+        "/v1/rerank",
+        "createRerank",
+        "Order documents by how well they answer a question.",
+    )
+    .takes(rerank_body)
+    .gives(&[("200", "The order. Its usage carries cost.", &[(JSON, billed_answer)])]),
     client(
         "post",
         "/v1/quote",

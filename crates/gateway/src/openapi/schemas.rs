@@ -16,6 +16,12 @@ pub(super) type Schema = fn(&mut Schemas) -> Value;
 pub(super) struct Schemas(BTreeMap<String, Value>);
 
 impl Schemas {
+    /// Adds a schema that is written by hand, and refers to it.
+    pub(super) fn put(&mut self, name: &str, schema: Value) -> Value {
+        self.0.insert(name.into(), schema);
+        reference(name)
+    }
+
     pub(super) fn into_value(self) -> Value {
         self.0.into_iter().collect()
     }

@@ -1,0 +1,442 @@
+//! Requests that are forwarded as they are, but for the model's name: what they ask for, and how their answers say what it took.
+//!
+//! Source of the shapes: OpenAI's API reference (embeddings, moderations, images, audio), and for
+//! rerank those of Cohere v2, Jina and Voyage.
+
+mod answer;
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use bytes::Bytes;
+
+pub use self::answer::ForwardedAnswer;
+use crate::endpoint::Endpoint;
+use crate::error::RequestError;
+use crate::inputs::Inputs;
+use crate::json::{self, Splice};
+use crate::request::{Kind, Member, RequestLimits, kind, object, read_model, refuse_doubles};
+
+/// Documents that one search of a reranker covers (Cohere's pricing page).
+const DOCUMENTS_PER_SEARCH: u64 = 100;
+/// A document longer than this many tokens is searched as several (Cohere's pricing page).
+const DOCUMENT_TOKENS_MAX: u64 = 500;
+/// Most images that one request may ask for, as at OpenAI.
+const IMAGES_MAX: u64 = 10;
+
+/// A text that is read, and how many times.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Read<'a> {
+    text: Cow<'a, str>,
+    times: u64,
+}
+
+/// What a request asks for that is not counted in tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pieces {
+    /// Images to be made.
+    pub images: u64,
+    /// Characters to be read aloud.
+    pub characters: u64,
+    /// Searches, where no document is long.
+    pub searches: u64,
+    /// Searches at most.
+    pub searches_max: u64,
+}
+
+/// A request that is sound as far as the gateway reads it; everything else is the provider's to judge.
+#[derive(Clone, Debug)]
+pub struct Forwarded<'a> {
+    text: &'a str,
+    model_at: Range<usize>,
+    model: Cow<'a, str>,
+    stream: bool,
+    texts: Vec<Read<'a>>,
+    tokens: u64,
+    inputs: u64,
+    pieces: Pieces,
+    size: Option<Cow<'a, str>>,
+    quality: Option<Cow<'a, str>>,
+}
+
+/// The members that are read beside the texts, and what each must be.
+const READ: &[(&str, Kind)] = &[
+    ("model", Kind::Text),
+    ("stream", Kind::Bool),
+    ("n", Kind::Number),
+    ("size", Kind::Text),
+    ("quality", Kind::Text),
+    ("stream_format", Kind::Text),
+];
+/// The members with texts.
+const TEXTS: [&str; 5] = ["input", "prompt", "query", "documents", "instructions"];
+
+impl<'a> Forwarded<'a> {
+    /// Reads the JSON of a request to an endpoint.
+    ///
+    /// # Errors
+    /// Not JSON, a wrong shape, a number out of range, a member that is read given twice. The error
+    /// names the parameter and never repeats what was sent.
+    pub fn parse(
+        endpoint: Endpoint,
+        body: &'a [u8],
+        limits: &RequestLimits,
+    ) -> Result<Self, RequestError> {
+        let (text, members) = object(body, limits)?;
+        let names = READ.iter().map(|(name, _)| *name);
+        refuse_doubles(&members, names.chain(TEXTS))?;
+        let body = Body { text, members };
+        for (name, expected) in READ {
+            body.expect(name, *expected)?;
+        }
+        let model_at = body.span("model").unwrap_or_default();
+        let mut request = Self {
+            text,
+            model: read_model(body.get("model"), limits)?,
+            model_at,
+            stream: body.get("stream") == Some("true"),
+            texts: Vec::new(),
+            tokens: 0,
+            inputs: 1,
+            pieces: Pieces::default(),
+            size: body.string("size"),
+            quality: body.string("quality"),
+        };
+        request.read(endpoint, &body)?;
+        Ok(request)
+    }
+
+    fn read(&mut self, endpoint: Endpoint, body: &Body<'a>) -> Result<(), RequestError> {
+        match endpoint {
+            Endpoint::Embeddings => self.read_inputs(body),
+            Endpoint::Moderations => self.read_moderation(body),
+            Endpoint::Rerank => self.read_rerank(body),
+            Endpoint::ImageGenerations | Endpoint::ImageEdits => {
+                self.text_of(body, "prompt")?;
+                self.pieces.images = match body.get("n").map(str::parse::<u64>) {
+                    None => 1,
+                    Some(Ok(count @ 1..=IMAGES_MAX)) => count,
+                    Some(Ok(_) | Err(_)) => {
+                        return Err(RequestError::param(
+                            "n",
+                            "`n` must be an integer from 1 to 10.",
+                        ));
+                    }
+                };
+                Ok(())
+            }
+            Endpoint::Speech => {
+                self.text_of(body, "input")?;
+                self.stream = body.string("stream_format").is_some_and(|how| how == "sse");
+                let characters = self
+                    .texts
+                    .first()
+                    .map_or(0, |read| read.text.chars().count());
+                self.pieces.characters = u64::try_from(characters).unwrap_or(u64::MAX);
+                if let Some(instructions) = body.string("instructions") {
+                    self.push(instructions, 1);
+                }
+                Ok(())
+            }
+            // Their requests are forms; as JSON only the model is read.
+            Endpoint::Transcriptions | Endpoint::Translations => Ok(()),
+            // They have a request of their own.
+            Endpoint::Chat | Endpoint::Completions => Ok(()),
+        }
+    }
+
+    fn read_inputs(&mut self, body: &Body<'a>) -> Result<(), RequestError> {
+        let Some(at) = body.span("input") else {
+            return Err(missing("input", "a text, a list of texts, or tokens"));
+        };
+        let inputs = Inputs::read(self.text, &at, "input")?;
+        self.tokens = inputs.tokens;
+        self.inputs = u64::try_from(inputs.count).unwrap_or(u64::MAX);
+        for text in inputs.texts {
+            self.push(text, 1);
+        }
+        Ok(())
+    }
+
+    /// Texts, or parts as a chat has them. What else is in the parts (images) is read free of charge
+    /// everywhere, and its address counts as text.
+    fn read_moderation(&mut self, body: &Body<'a>) -> Result<(), RequestError> {
+        let Some(at) = body.span("input") else {
+            return Err(missing("input", "a text, a list of texts, or parts"));
+        };
+        let text = self.text;
+        match kind(json::slice(text, &at)) {
+            Kind::Text => self.push_literal(&at, 1),
+            Kind::List => {
+                for element in json::elements(text, at.start) {
+                    self.push_literal(&element, 1);
+                }
+                self.inputs = u64::try_from(self.texts.len()).unwrap_or(u64::MAX);
+            }
+            Kind::Null | Kind::Bool | Kind::Number | Kind::Object => {
+                return Err(missing("input", "a text, a list of texts, or parts"));
+            }
+        }
+        if self.texts.is_empty() {
+            return Err(missing("input", "a text, a list of texts, or parts"));
+        }
+        Ok(())
+    }
+
+    fn read_rerank(&mut self, body: &Body<'a>) -> Result<(), RequestError> {
+        let Some(query) = body.string("query") else {
+            return Err(missing("query", "a text"));
+        };
+        let list = body
+            .span("documents")
+            .filter(|at| matches!(kind(json::slice(self.text, at)), Kind::List));
+        let Some(list) = list else {
+            return Err(missing("documents", "a list of texts or objects"));
+        };
+        let text = self.text;
+        let mut parts_max = 0_u64;
+        let query_tokens = u64::try_from(query.len()).unwrap_or(u64::MAX);
+        for document in json::elements(text, list.start) {
+            let bytes = u64::try_from(document.len()).unwrap_or(u64::MAX);
+            // A token is at least a byte, and every part is read beside the query.
+            let parts = bytes
+                .saturating_add(query_tokens)
+                .div_ceil(DOCUMENT_TOKENS_MAX);
+            parts_max = parts_max.saturating_add(parts.max(1));
+            self.push_literal(&document, 1);
+        }
+        let documents = u64::try_from(self.texts.len()).unwrap_or(u64::MAX);
+        if documents == 0 {
+            return Err(missing("documents", "a list of texts or objects"));
+        }
+        self.inputs = documents;
+        self.push(query, documents);
+        self.pieces.searches = documents.div_ceil(DOCUMENTS_PER_SEARCH);
+        self.pieces.searches_max = parts_max.div_ceil(DOCUMENTS_PER_SEARCH);
+        Ok(())
+    }
+
+    fn text_of(&mut self, body: &Body<'a>, name: &'static str) -> Result<(), RequestError> {
+        match body.string(name) {
+            Some(text) if !text.is_empty() => {
+                self.push(text, 1);
+                Ok(())
+            }
+            Some(_) | None => Err(missing(name, "a text")),
+        }
+    }
+
+    /// A text, or what is no text as its JSON.
+    fn push_literal(&mut self, at: &Range<usize>, times: u64) {
+        let text = json::unescape(json::inside(json::slice(self.text, at)));
+        self.push(text, times);
+    }
+
+    fn push(&mut self, text: Cow<'a, str>, times: u64) {
+        self.texts.push(Read { text, times });
+    }
+
+    /// The model asked for.
+    #[must_use]
+    pub fn model(&self) -> &str {
+        &self.model
+    }
+
+    /// Whether the answer is to be a stream of events.
+    #[must_use]
+    pub const fn stream(&self) -> bool {
+        self.stream
+    }
+
+    /// What is asked for that is not counted in tokens.
+    #[must_use]
+    pub const fn pieces(&self) -> &Pieces {
+        &self.pieces
+    }
+
+    /// How many inputs are read: at least 1.
+    #[must_use]
+    pub const fn inputs(&self) -> u64 {
+        self.inputs
+    }
+
+    /// Tokens of what is read, where `count` says how many a text has. Tokens given by their numbers
+    /// count as they are.
+    pub fn tokens(&self, mut count: impl FnMut(&str) -> u64) -> u64 {
+        self.texts.iter().fold(self.tokens, |sum, read| {
+            sum.saturating_add(count(&read.text).saturating_mul(read.times))
+        })
+    }
+
+    /// Width and height of the images asked for, as in `1024x1024`.
+    #[must_use]
+    pub fn size(&self) -> Option<&str> {
+        self.size.as_deref()
+    }
+
+    /// The quality asked for, as in `hd`.
+    #[must_use]
+    pub fn quality(&self) -> Option<&str> {
+        self.quality.as_deref()
+    }
+
+    /// The body with the provider's name of the model; every other byte as the client sent it.
+    #[must_use]
+    pub fn encode(&self, upstream_model: &str) -> Bytes {
+        let mut splice = Splice::default();
+        splice.replace(self.model_at.clone(), json::quote(upstream_model));
+        Bytes::from(splice.apply(self.text))
+    }
+}
+
+/// The members of a body.
+struct Body<'a> {
+    text: &'a str,
+    members: Vec<Member<'a>>,
+}
+
+impl<'a> Body<'a> {
+    fn span(&self, name: &str) -> Option<Range<usize>> {
+        let member = self.members.iter().find(|member| member.name == name)?;
+        (json::slice(self.text, &member.value) != "null").then(|| member.value.clone())
+    }
+
+    fn get(&self, name: &str) -> Option<&'a str> {
+        self.span(name).map(|at| json::slice(self.text, &at))
+    }
+
+    fn string(&self, name: &str) -> Option<Cow<'a, str>> {
+        let json = self.get(name).filter(|json| kind(json) == Kind::Text)?;
+        Some(json::unescape(json::inside(json)))
+    }
+
+    fn expect(&self, name: &'static str, expected: Kind) -> Result<(), RequestError> {
+        match self.get(name) {
+            Some(json) if kind(json) != expected => Err(RequestError::param(
+                name,
+                format!("`{name}` must be {}.", expected.name()),
+            )),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+fn missing(name: &'static str, shape: &str) -> RequestError {
+    RequestError::param(name, format!("`{name}` must be {shape}, and not empty."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(endpoint: Endpoint, json: &str) -> Result<Forwarded<'_>, RequestError> {
+        Forwarded::parse(endpoint, json.as_bytes(), &RequestLimits::default())
+    }
+
+    /// Bytes in place of tokens.
+    fn bytes(request: &Forwarded<'_>) -> u64 {
+        request.tokens(|text| text.len() as u64)
+    }
+
+    #[test]
+    fn only_the_models_name_changes() {
+        let json = r#"{ "input" : "a\u0041", "model":"m" ,"dimensions": 1.10 }"#;
+        let request = parse(Endpoint::Embeddings, json).unwrap();
+        assert_eq!(bytes(&request), 2);
+        let sent = String::from_utf8(request.encode("real \"m\"").to_vec()).unwrap();
+        assert_eq!(sent, json.replace(r#""m""#, r#""real \"m\"""#));
+    }
+
+    #[test]
+    fn tokens_by_number_count_as_they_are() {
+        let request = parse(
+            Endpoint::Embeddings,
+            r#"{"model":"m","input":[[1,22],[333]]}"#,
+        );
+        let request = request.unwrap();
+        assert_eq!((bytes(&request), request.inputs()), (3, 2));
+    }
+
+    #[test]
+    fn a_query_is_read_with_every_document() {
+        let json = r#"{"model":"m","query":"four","documents":["ab",{"text":"x"}],"top_n":1}"#;
+        let request = parse(Endpoint::Rerank, json).unwrap();
+        assert_eq!(bytes(&request), 2 + 12 + 2 * 4);
+        let pieces = request.pieces();
+        assert_eq!((pieces.searches, pieces.searches_max), (1, 1));
+        let long = "x".repeat(500 * 120);
+        let json = format!(r#"{{"model":"m","query":"four","documents":["{long}"]}}"#);
+        let request = parse(Endpoint::Rerank, &json).unwrap();
+        assert_eq!(
+            (request.pieces().searches, request.pieces().searches_max),
+            (1, 2)
+        );
+    }
+
+    #[test]
+    fn images_and_characters_are_counted() {
+        let json = r#"{"model":"m","prompt":"a cat","n":3,"size":"1024x1024","quality":"hd"}"#;
+        let request = parse(Endpoint::ImageGenerations, json).unwrap();
+        assert_eq!(request.pieces().images, 3);
+        assert_eq!(
+            (request.size(), request.quality()),
+            (Some("1024x1024"), Some("hd"))
+        );
+        let json = r#"{"model":"m","input":"h\u00e9!","voice":"x","stream_format":"sse"}"#;
+        let request = parse(Endpoint::Speech, json).unwrap();
+        assert_eq!(request.pieces().characters, 3);
+        assert!(request.stream());
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (endpoint, json, param) in [
+            (Endpoint::Embeddings, r#"{"model":"m"}"#, Some("input")),
+            (Endpoint::Embeddings, r#"{"input":"a"}"#, Some("model")),
+            (
+                Endpoint::Embeddings,
+                r#"{"model":"m","input":"a","Model":"n"}"#,
+                Some("model"),
+            ),
+            (
+                Endpoint::Embeddings,
+                r#"{"model":"m","input":"a","INPUT":"b"}"#,
+                Some("input"),
+            ),
+            (Endpoint::Embeddings, r#"["model"]"#, None),
+            (
+                Endpoint::Moderations,
+                r#"{"model":"m","input":[]}"#,
+                Some("input"),
+            ),
+            (
+                Endpoint::Rerank,
+                r#"{"model":"m","query":"a","documents":[]}"#,
+                Some("documents"),
+            ),
+            (
+                Endpoint::Rerank,
+                r#"{"model":"m","documents":["a"]}"#,
+                Some("query"),
+            ),
+            (
+                Endpoint::ImageGenerations,
+                r#"{"model":"m","prompt":"a","n":11}"#,
+                Some("n"),
+            ),
+            (
+                Endpoint::ImageGenerations,
+                r#"{"model":"m","prompt":""}"#,
+                Some("prompt"),
+            ),
+            (
+                Endpoint::Speech,
+                r#"{"model":"m","input":["a"]}"#,
+                Some("input"),
+            ),
+        ] {
+            let error = parse(endpoint, json).expect_err(json);
+            assert_eq!(error.param.as_deref(), param, "{json}");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! The schemas of the endpoints beyond chat: only what the gateway itself reads and writes.
+
+use serde_json::{Value, json};
+
+use super::schemas::Schemas;
+
+/// A body with these members, of which some must be there.
+fn body(description: &str, required: &[&str], mut properties: Value) -> Value {
+    properties["model"] = json!({"type": "string", "description": "An id of GET /v1/models."});
+    json!({
+        "type": "object",
+        "description": format!("{description}; members that are not listed travel on untouched."),
+        "required": required,
+        "properties": properties,
+        "additionalProperties": true,
+    })
+}
+
+/// A text, a list of texts, or tokens.
+fn inputs() -> Value {
+    let token = json!({"type": "integer", "minimum": 0});
+    json!({"oneOf": [
+        {"type": "string"},
+        {"type": "array", "minItems": 1, "items": {"type": "string"}},
+        {"type": "array", "minItems": 1, "items": token},
+        {"type": "array", "minItems": 1, "items": {"type": "array", "minItems": 1, "items": token}},
+    ]})
+}
+
+/// OpenAI's text completion.
+pub(super) fn completion_body(schemas: &mut Schemas) -> Value {
+    let properties = json!({
+        "prompt": inputs(),
+        "stream": {"type": "boolean"},
+        "max_tokens": {"type": "integer", "minimum": 1},
+        "n": {"type": "integer", "minimum": 1, "maximum": 128},
+        "best_of": {"type": "integer", "minimum": 1, "maximum": 128},
+        "echo": {"type": "boolean"},
+        "suffix": {"type": "string"},
+    });
+    let schema = body("OpenAI's text completion", &["model", "prompt"], properties);
+    schemas.put("CompletionRequest", schema)
+}
+
+/// OpenAI's embeddings.
+pub(super) fn embedding_body(schemas: &mut Schemas) -> Value {
+    let properties = json!({
+        "input": inputs(),
+        "encoding_format": {"type": "string", "enum": ["float", "base64"]},
+        "dimensions": {"type": "integer", "minimum": 1},
+    });
+    let schema = body(
+        "OpenAI's embedding request",
+        &["model", "input"],
+        properties,
+    );
+    schemas.put("EmbeddingRequest", schema)
+}
+
+/// OpenAI's moderations.
+pub(super) fn moderation_body(schemas: &mut Schemas) -> Value {
+    let properties = json!({"input": {"oneOf": [
+        {"type": "string"},
+        {"type": "array", "minItems": 1, "items": {"type": ["string", "object"]}},
+    ]}});
+    let schema = body(
+        "OpenAI's moderation request",
+        &["model", "input"],
+        properties,
+    );
+    schemas.put("ModerationRequest", schema)
+}
+
+/// The rerank request of Cohere, Jina and Voyage.
+pub(super) fn rerank_body(schemas: &mut Schemas) -> Value {
+    let properties = json!({
+        "query": {"type": "string", "minLength": 1},
+        "documents": {"type": "array", "minItems": 1, "items": {"type": ["string", "object"]}},
+        "top_n": {"type": "integer", "minimum": 1},
+    });
+    let required = ["model", "query", "documents"];
+    let schema = body(
+        "A rerank request as at Cohere, Jina and Voyage",
+        &required,
+        properties,
+    );
+    schemas.put("RerankRequest", schema)
+}
+
+/// An answer as the provider sent it, with the bill in its usage.
+pub(super) fn billed_answer(schemas: &mut Schemas) -> Value {
+    let schema = json!({
+        "type": "object",
+        "description": "The provider's answer; usage is added where it has none.",
+        "properties": {"usage": {
+            "type": "object",
+            "properties": {"cost": {"type": "string", "description": "Credits that were taken.", "examples": ["0.0125"]}},
+            "additionalProperties": true,
+        }},
+        "additionalProperties": true,
+    });
+    schemas.put("BilledAnswer", schema)
+}
