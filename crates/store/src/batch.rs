@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use billing::{
-    AccountId, BudgetId, Checkpoint, Credits, ReplicaId, RequestId, Settlement,
+    AccountId, BudgetId, Capture, Checkpoint, Credits, ReplicaId, RequestId, Settlement,
     rules::{Ask, Booked, Granted, Moment},
 };
 
@@ -34,6 +34,12 @@ pub(crate) struct Batch {
     pub(crate) checkpoints: Vec<Checkpoint>,
     /// What of each lease is held, where that changed.
     pub(crate) held: Vec<(BudgetId, Credits)>,
+    /// The charges of all settlements lie in the transaction that is open, as the rules were
+    /// expected to decide ([`crate::ahead`]).
+    pub(crate) ahead: bool,
+    /// A settlement of it may have been booked before: look at all. Otherwise only those of leases
+    /// that were taken back are looked at, and two charges of one request refuse each other.
+    pub(crate) careful: bool,
 }
 
 /// A settlement; with a problem it is put aside instead of booked.
@@ -41,6 +47,15 @@ pub(crate) struct Batch {
 pub(crate) struct Item {
     pub(crate) settlement: Settlement,
     pub(crate) problem: Option<String>,
+}
+
+impl Item {
+    pub(crate) const fn new(settlement: Settlement) -> Self {
+        Self {
+            settlement,
+            problem: None,
+        }
+    }
 }
 
 /// A question for credit.
@@ -67,6 +82,8 @@ pub(crate) struct Outcome {
 pub(crate) enum Applied {
     /// Ready to be committed.
     Ready(Outcome),
+    /// The charges that were sent ahead are not those that follow from the rules.
+    Otherwise,
     /// It was committed by an attempt before this one.
     Before,
     /// The replica was reaped; `committed` says whether this batch was before that.
@@ -135,7 +152,11 @@ impl Batch {
             let facts = &item.settlement.facts;
             scope.budgets.insert(BudgetId::Account(facts.account_id));
             scope.budgets.insert(BudgetId::Key(facts.key_id));
-            scope.requests.insert((facts.account_id, facts.request_id));
+            let request = (facts.account_id, facts.request_id);
+            scope.requests.insert(request);
+            if self.careful || item.settlement.lease != replica {
+                scope.maybe_booked.insert(request);
+            }
             let draw = scope.draws.entry(facts.account_id).or_default();
             *draw = draw.saturating_add(item.settlement.capture.cost);
         }
@@ -163,6 +184,7 @@ pub(crate) async fn apply(
     link: &mut Link<'_>,
     replica: ReplicaId,
     batch: &Batch,
+    ahead: bool,
 ) -> Result<Applied, StoreError> {
     let fence = sql("UPDATE replicas SET heartbeat_at = {now}, last_batch = ? \
          WHERE id = ? AND state = 'alive' AND last_batch < ? \
@@ -181,8 +203,8 @@ pub(crate) async fn apply(
     }
     let mut loaded = book::load(link, &scope).await?;
     let live = u32::try_from(live).unwrap_or(u32::MAX);
-    let outcome = book_all(link, replica, batch, &scope, &mut loaded, live).await?;
-    Ok(Applied::Ready(outcome))
+    let outcome = book_all(link, replica, batch, &scope, &mut loaded, (live, ahead)).await?;
+    Ok(outcome.map_or(Applied::Otherwise, Applied::Ready))
 }
 
 async fn why_fenced(
@@ -201,15 +223,16 @@ async fn why_fenced(
     })
 }
 
-/// Runs the rules over the loaded rows and writes everything that follows from them.
+/// Runs the rules over the loaded rows and writes everything that follows from them. `None`: the
+/// charges sent ahead are others.
 async fn book_all(
     link: &mut Link<'_>,
     replica: ReplicaId,
     batch: &Batch,
     scope: &Scope,
     loaded: &mut Loaded,
-    live: u32,
-) -> Result<Outcome, StoreError> {
+    (live, ahead): (u32, bool),
+) -> Result<Option<Outcome>, StoreError> {
     for (budget, amount) in &batch.returns {
         // A budget that is gone has nothing to give back to.
         if loaded.book.budget(*budget).is_ok() {
@@ -217,6 +240,9 @@ async fn book_all(
         }
     }
     let (settled, mut outcome) = settle(link, replica, batch, scope, loaded).await?;
+    if ahead && !settled.are_as_expected(batch) {
+        return Ok(None);
+    }
     let mut recalls = Vec::new();
     for asked in &batch.asks {
         let granted = acquire(loaded, replica, asked, live)?;
@@ -228,7 +254,9 @@ async fn book_all(
         outcome.granted.push(granted);
     }
     loaded.save(link, &EntryNotes::default()).await?;
-    settled.save(link, outcome.now).await?;
+    if !ahead {
+        settled.save(link, outcome.now).await?;
+    }
     let checkpointed: Vec<(ReplicaId, RequestId)> = batch
         .settlements
         .iter()
@@ -241,7 +269,28 @@ async fn book_all(
     for budget in recalls {
         changes::announce(link, Change::Recall(budget), Some(replica)).await?;
     }
-    Ok(outcome)
+    Ok(Some(outcome))
+}
+
+/// The charges that settlements are expected to leave behind, where that can be told without
+/// looking: every one is covered by a lease that this replica has.
+pub(crate) fn expected(items: &[Item], replica: ReplicaId) -> Option<Vec<NewCharge<'_>>> {
+    let covered = |item: &Item| {
+        let Settlement { lease, capture, .. } = &item.settlement;
+        item.problem.is_none() && *lease == replica && capture.owed.is_zero()
+    };
+    items.iter().all(covered).then(|| {
+        let settlements = items.iter().map(|item| &item.settlement);
+        let charges = settlements.map(|settlement| {
+            let Capture {
+                charged,
+                house_loss,
+                ..
+            } = settlement.capture;
+            NewCharge::of(settlement, charged, house_loss)
+        });
+        charges.collect()
+    })
 }
 
 /// The rows that a batch's settlements leave behind.
@@ -253,6 +302,25 @@ struct Settled<'a> {
 }
 
 impl Settled<'_> {
+    /// Whether these are the charges that [`expected`] told, and nothing else.
+    fn are_as_expected(&self, batch: &Batch) -> bool {
+        self.late_losses.is_empty()
+            && self.dead.is_empty()
+            && self.charges.len() == batch.settlements.len()
+            && self
+                .charges
+                .iter()
+                .zip(&batch.settlements)
+                .all(|(charge, item)| {
+                    let Settlement { facts, capture, .. } = &item.settlement;
+                    charge.due.request == facts.request_id
+                        && charge.due.cost == capture.cost
+                        && charge.charged == capture.charged
+                        && charge.house_loss == capture.house_loss
+                        && !charge.late
+                })
+    }
+
     async fn save(&self, link: &mut Link<'_>, now: Moment) -> Result<(), StoreError> {
         booking::insert_charges(link, &self.charges, now.0).await?;
         booking::insert_late_losses(link, &self.late_losses, now.0).await?;
@@ -268,7 +336,8 @@ pub(crate) async fn book_lost(
     alive: bool,
     batch: &Batch,
 ) -> Result<Outcome, StoreError> {
-    let scope = batch.scope(dead);
+    let mut scope = batch.scope(dead);
+    scope.maybe_booked.clone_from(&scope.requests);
     let mut loaded = book::load(link, &scope).await?;
     let holder = if alive {
         dead

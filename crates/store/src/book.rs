@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::{
     StoreError, grants,
     link::Link,
-    sql::{Flavor, Rows, sql},
+    sql::{Flavor, Rows, Sql, sql},
 };
 
 /// What a transaction is going to touch.
@@ -24,6 +24,9 @@ pub(crate) struct Scope {
     pub(crate) draws: BTreeMap<AccountId, Credits>,
     /// Requests that may be settled.
     pub(crate) requests: BTreeSet<(AccountId, RequestId)>,
+    /// Those of them that may have been booked before. Should another one have been, the database
+    /// refuses its second charge.
+    pub(crate) maybe_booked: BTreeSet<(AccountId, RequestId)>,
     /// Whose leases.
     pub(crate) replica: Option<ReplicaId>,
 }
@@ -143,12 +146,12 @@ async fn booked(
     link: &mut Link<'_>,
     scope: &Scope,
 ) -> Result<Vec<(RequestId, BookedCharge)>, StoreError> {
-    if scope.requests.is_empty() {
+    if scope.maybe_booked.is_empty() {
         return Ok(Vec::new());
     }
     let rows = Rows::new()
-        .uuid("account_id", scope.requests.iter().map(|r| r.0.uuid()))
-        .uuid("id", scope.requests.iter().map(|r| r.1.uuid()));
+        .uuid("account_id", scope.maybe_booked.iter().map(|r| r.0.uuid()))
+        .uuid("id", scope.maybe_booked.iter().map(|r| r.1.uuid()));
     let records: Vec<BookedRecord> = link
         .all(
             // A lost request that is known to have delivered something has the time of that;
@@ -186,13 +189,17 @@ impl Loaded {
         link: &mut Link<'_>,
         notes: &EntryNotes<'_>,
     ) -> Result<(), StoreError> {
-        self.save_budgets(link).await?;
-        self.save_leases(link).await?;
-        self.save_grants(link).await?;
+        let changes = [
+            self.save_budgets(link).await?,
+            self.changed_leases(),
+            self.save_grants(link).await?,
+        ];
+        link.run_together(changes.into_iter().flatten()).await?;
         save_entries(link, self.book.entries(), notes).await
     }
 
-    async fn save_budgets(&self, link: &mut Link<'_>) -> Result<(), StoreError> {
+    /// Adds new budgets; tells how the others change.
+    async fn save_budgets(&self, link: &mut Link<'_>) -> Result<Option<Sql>, StoreError> {
         let (new, changed): (Vec<_>, Vec<_>) = self
             .book
             .budgets()
@@ -213,25 +220,22 @@ impl Loaded {
                 .text("kind", new.iter().map(|b| kind(b.id)));
             insert(link, "budgets", rows).await?;
         }
-        if !changed.is_empty() {
-            let update = sql(
-                "UPDATE budgets SET available = s.available, floor = s.floor, \
-                 leased = s.leased, spent = s.spent, debt = s.debt \
-                 FROM {rows} WHERE budgets.id = s.id",
-            );
-            link.run(update.rows(rows(&changed))).await?;
-        }
-        Ok(())
+        let update = sql(
+            "UPDATE budgets SET available = s.available, floor = s.floor, \
+             leased = s.leased, spent = s.spent, debt = s.debt \
+             FROM {rows} WHERE budgets.id = s.id",
+        );
+        Ok((!changed.is_empty()).then(|| update.rows(rows(&changed))))
     }
 
-    async fn save_leases(&self, link: &mut Link<'_>) -> Result<(), StoreError> {
+    fn changed_leases(&self) -> Option<Sql> {
         let changed: Vec<_> = self
             .book
             .leases()
             .filter(|row| self.leases.get(&row.budget) != Some(row))
             .collect();
         if changed.is_empty() {
-            return Ok(());
+            return None;
         }
         let rows = Rows::new()
             .uuid("budget_id", changed.iter().map(|l| l.budget.uuid()))
@@ -243,11 +247,11 @@ impl Loaded {
              ON CONFLICT (budget_id, replica_id) \
              DO UPDATE SET amount = excluded.amount, updated_at = excluded.updated_at",
         );
-        link.run(upsert.rows(rows)).await?;
-        Ok(())
+        Some(upsert.rows(rows))
     }
 
-    async fn save_grants(&self, link: &mut Link<'_>) -> Result<(), StoreError> {
+    /// Adds new grants; tells how the others change.
+    async fn save_grants(&self, link: &mut Link<'_>) -> Result<Option<Sql>, StoreError> {
         let (new, changed): (Vec<_>, Vec<_>) = self
             .book
             .grants()
@@ -268,19 +272,19 @@ impl Loaded {
                 .int("created_at", new.iter().map(|_| now));
             insert(link, "grants", rows).await?;
         }
-        if !changed.is_empty() {
-            let rows = Rows::new()
-                .uuid("account_id", changed.iter().map(|(a, _)| a.uuid()))
-                .uuid("id", changed.iter().map(|(_, g)| g.id.uuid()))
-                .int(
-                    "remaining",
-                    changed.iter().map(|(_, g)| g.remaining.nanos()),
-                );
-            let update = sql("UPDATE grants SET remaining = s.remaining FROM {rows} \
-                 WHERE grants.account_id = s.account_id AND grants.id = s.id");
-            link.run(update.rows(rows)).await?;
+        if changed.is_empty() {
+            return Ok(None);
         }
-        Ok(())
+        let rows = Rows::new()
+            .uuid("account_id", changed.iter().map(|(a, _)| a.uuid()))
+            .uuid("id", changed.iter().map(|(_, g)| g.id.uuid()))
+            .int(
+                "remaining",
+                changed.iter().map(|(_, g)| g.remaining.nanos()),
+            );
+        let update = sql("UPDATE grants SET remaining = s.remaining FROM {rows} \
+             WHERE grants.account_id = s.account_id AND grants.id = s.id");
+        Ok(Some(update.rows(rows)))
     }
 }
 

@@ -138,6 +138,11 @@ impl StoreError {
             if error.code().is_some_and(|code| code == "55P03"))
     }
 
+    /// True when a row that is to be unique is there already.
+    pub(crate) fn is_duplicate(&self) -> bool {
+        matches!(self, Self::Database(sqlx::Error::Database(error)) if error.is_unique_violation())
+    }
+
     /// True when the database or the rules looked at the values and will never take them: trying
     /// again is useless. Everything else may pass, a changed password included.
     pub(crate) fn is_refusal(&self) -> bool {

@@ -1,29 +1,27 @@
 //! The journal: the one task of a replica that writes, batch after batch, until everything is durable.
 //!
-//! A batch is tried until it is known to be committed. Its number is written with it, so an
-//! attempt whose commit was in doubt is never repeated: that makes settlements, leases and
-//! returns happen exactly once, without ids of their own.
+//! It gathers what a batch is made of; the [`Writer`] commits it. On Postgres the charges of the next
+//! batch go ahead over a second connection meanwhile ([`crate::ahead`]), so that the server inserts
+//! rows while it waits for the disk.
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    pin::pin,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use billing::{AccountId, Budget, BudgetId, Checkpoint, Credits, Escrow, ReplicaId, Settlement};
+use billing::{AccountId, Budget, BudgetId, Checkpoint, Credits, Settlement};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    Balance, LedgerOptions, Store, StoreError,
-    batch::{self, Applied, Asked, Batch, Item, Outcome},
-    clock, fresh,
+    Balance, StoreError,
+    ahead::{Ahead, Next},
+    batch::{Asked, Batch, Item},
+    clock,
     lag::Lag,
-    line::{begin, connected, unless_lost},
-    local_journal::JournalFile,
-    postgres::OwnConnection,
-    refill::{Answer, Refills, Waiting},
-    replica,
-    sql::sql,
+    refill::{Refills, Waiting},
+    writer::{Waiters, Writer},
 };
 
 /// The most settlements, and the most commands, of one transaction. What a transaction costs by
@@ -33,14 +31,8 @@ pub(crate) const BATCH_MAX: usize = 2048;
 const GATHERED_ENOUGH: usize = 512;
 /// While settlements gather, they are counted so often.
 const GATHER_STEP: Duration = Duration::from_millis(1);
-/// Between attempts; doubled up to the second. Short, so that a database that is back is used at
-/// once: an attempt costs next to nothing.
-const RETRY_FIRST: Duration = Duration::from_millis(20);
-const RETRY_MAX: Duration = Duration::from_millis(250);
 /// No task of the ledger looks more often, whatever the options say.
 pub(crate) const PERIOD_MIN: Duration = Duration::from_millis(10);
-/// So many settlements that could not be written are named in the log, one by one.
-const NAMED_MAX: usize = 1000;
 /// For the last writes of a replica that closes.
 pub(crate) const CLOSE_GRACE: Duration = Duration::from_secs(2);
 
@@ -70,58 +62,30 @@ pub(crate) struct Figures {
 /// The task's state.
 #[derive(Debug)]
 pub(crate) struct Journal {
-    pub(crate) store: Store,
-    pub(crate) options: LedgerOptions,
-    pub(crate) escrow: Escrow,
+    pub(crate) writer: Writer,
+    pub(crate) ahead: Option<Ahead>,
     pub(crate) refills: Arc<Refills>,
-    pub(crate) figures: Arc<Mutex<Figures>>,
     pub(crate) settlements: mpsc::Receiver<Settlement>,
     pub(crate) commands: mpsc::Receiver<Command>,
-    /// Postgres: a connection of its own, thrown away after any fault.
-    pub(crate) connection: Option<OwnConnection>,
-    pub(crate) seq: i64,
     pub(crate) lag: Lag,
-    /// What of each lease the database knows to be held.
-    pub(crate) held: BTreeMap<BudgetId, Credits>,
     pub(crate) closing: Option<(Instant, oneshot::Sender<bool>)>,
-    /// When to stop trying, set from outside: the task may be in the middle of a batch.
-    pub(crate) close_by: Arc<OnceLock<Instant>>,
-    pub(crate) local: Option<Arc<JournalFile>>,
-    /// Settlements named in the log because they could not be written.
-    pub(crate) named: usize,
-}
-
-/// What a batch carries beside the rows: who waits for it.
-#[derive(Debug, Default)]
-struct Waiters {
-    asks: Vec<Waiting>,
-    idle: Vec<Waiting>,
-    balances: Vec<(AccountId, oneshot::Sender<Result<Balance, StoreError>>)>,
-}
-
-enum Attempt {
-    Done(Outcome, Instant),
-    Before,
-    Reaped {
-        committed: bool,
-    },
-    Failed(StoreError),
-    /// The commit was sent and not answered.
-    InDoubt(Outcome, Instant, StoreError),
 }
 
 impl Journal {
     /// Runs until it is told to close, or until nobody is left who could tell it.
     pub(crate) async fn run(mut self) {
-        let mut heartbeat = tokio::time::interval((self.options.lease_ttl / 5).max(PERIOD_MIN));
+        let mut heartbeat =
+            tokio::time::interval((self.writer.options.lease_ttl / 5).max(PERIOD_MIN));
         heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut settled = Vec::new();
+        let mut next: Option<Next> = None;
         let mut drained = false;
         loop {
             let mut commands = Vec::new();
             let mut beat = false;
             let deadline = self.closing.as_ref().map(|(deadline, _)| *deadline);
             let queued = self.settlements.len();
+            let taken = next.is_some();
             tokio::select! {
                 // In a fixed order, so that a simulation repeats; nobody starves, because every
                 // round takes from both queues what is there.
@@ -131,6 +95,7 @@ impl Journal {
                 count = self.commands.recv_many(&mut commands, BATCH_MAX) => {
                     if count == 0 { return; }
                 }
+                () = std::future::ready(()), if taken => {}
                 count = self.settlements.recv_many(&mut settled, BATCH_MAX), if !drained => {
                     drained = count == 0;
                 }
@@ -139,23 +104,27 @@ impl Journal {
                 // Whatever is here now came just now.
                 self.lag.waiting(0, clock::now());
             }
-            if commands.is_empty() && !beat && self.closing.is_none() {
+            if commands.is_empty() && !beat && self.closing.is_none() && !taken {
                 self.gather(settled.len(), &mut commands).await;
             }
-            self.fill_up(&mut settled, &mut commands);
-            let now = clock::now();
-            let since = self.lag.taken(settled.len(), now);
-            self.lag.waiting(self.settlements.len(), now);
-            let (mut batch, waiters) = self.collect(&mut settled, commands);
+            let (mut batch, mut waiters, since) = match next.take() {
+                Some(next) => self.go_on(next),
+                None => self.begin(&mut settled),
+            };
+            self.collect(&mut batch, &mut waiters, commands);
             if beat {
-                self.note_held(&mut batch);
+                self.writer.note_held(&mut batch);
             }
             let idle = batch.is_empty() && waiters.is_empty() && !beat;
             if !idle {
-                self.write(batch, waiters).await;
-                self.tell_lag(since);
+                // Boxed: two batches under way are a large state.
+                next = Box::pin(self.write(batch, waiters)).await;
+                self.writer.tell_lag(since);
             }
-            if drained && let Some((_, done)) = self.closing.take() {
+            if drained
+                && next.is_none()
+                && let Some((_, done)) = self.closing.take()
+            {
                 let closed = self.close().await;
                 let _ = done.send(closed);
                 return;
@@ -163,12 +132,60 @@ impl Journal {
         }
     }
 
+    /// A batch of what waits; since when the first of it did.
+    fn begin(&mut self, settled: &mut Vec<Settlement>) -> (Batch, Waiters, Instant) {
+        let since = take(&mut self.settlements, &mut self.lag, settled);
+        let batch = Batch {
+            settlements: settled.drain(..).map(Item::new).collect(),
+            ..Batch::default()
+        };
+        (batch, Waiters::default(), since)
+    }
+
+    /// A batch of settlements that were taken already, whose charges may have gone ahead.
+    fn go_on(&mut self, next: Next) -> (Batch, Waiters, Instant) {
+        let sent = match (&mut self.ahead, next.sent) {
+            (Some(ahead), Some(sent)) => ahead.hand_over(sent, &mut self.writer.connection),
+            (Some(_) | None, None) | (None, Some(_)) => false,
+        };
+        let batch = Batch {
+            settlements: next.items,
+            ahead: sent,
+            ..Batch::default()
+        };
+        (batch, Waiters::default(), next.since)
+    }
+
+    /// Writes a batch. Where enough for another one has gathered meanwhile, that is taken, and its
+    /// charges go ahead while this one's commit is waited for.
+    async fn write(&mut self, batch: Batch, waiters: Waiters) -> Option<Next> {
+        let replica = self.writer.escrow.replica();
+        let enough = enough(&self.settlements);
+        let mut writing = pin!(self.writer.write(batch, waiters));
+        let Some(ahead) = &mut self.ahead else {
+            writing.await;
+            return None;
+        };
+        while self.settlements.len() < enough {
+            tokio::select! {
+                biased;
+                () = &mut writing => return None,
+                () = tokio::time::sleep(GATHER_STEP) => {}
+            }
+        }
+        let mut settled = Vec::new();
+        let since = take(&mut self.settlements, &mut self.lag, &mut settled);
+        let items: Vec<Item> = settled.into_iter().map(Item::new).collect();
+        let ((), sent) = tokio::join!(writing, ahead.send(&items, replica));
+        Some(Next { items, since, sent })
+    }
+
     /// Lets settlements gather for a moment: nobody waits for them, and a commit costs the same
     /// for one as for hundreds. Whoever asks for something is not kept waiting, nor is a queue
     /// that fills up.
     async fn gather(&mut self, settled: usize, commands: &mut Vec<Command>) {
-        let enough = GATHERED_ENOUGH.min(self.settlements.max_capacity() / 4);
-        let until = clock::now() + self.options.linger;
+        let enough = enough(&self.settlements);
+        let until = clock::now() + self.writer.options.linger;
         while settled + self.settlements.len() < enough && commands.is_empty() {
             let left = until.saturating_duration_since(clock::now());
             if left.is_zero() {
@@ -179,41 +196,22 @@ impl Journal {
         }
     }
 
-    /// Takes what else is there already: waiting longer would only add delay.
-    fn fill_up(&mut self, settled: &mut Vec<Settlement>, commands: &mut Vec<Command>) {
-        while settled.len() < BATCH_MAX
-            && let Ok(settlement) = self.settlements.try_recv()
-        {
-            settled.push(settlement);
-        }
+    /// Puts what was asked into a batch, with what else is asked already: waiting longer would only
+    /// add delay.
+    fn collect(&mut self, batch: &mut Batch, waiters: &mut Waiters, mut commands: Vec<Command>) {
         while commands.len() < BATCH_MAX
             && let Ok(command) = self.commands.try_recv()
         {
             commands.push(command);
         }
-    }
-
-    fn collect(
-        &mut self,
-        settled: &mut Vec<Settlement>,
-        commands: Vec<Command>,
-    ) -> (Batch, Waiters) {
-        let mut batch = Batch::default();
-        let mut waiters = Waiters::default();
-        batch
-            .settlements
-            .extend(settled.drain(..).map(|settlement| Item {
-                settlement,
-                problem: None,
-            }));
         for command in commands {
             match command {
                 Command::Refill(id) => {
                     if let Some(waiting) = self.refills.take(id) {
-                        ask(&mut batch, &mut waiters, waiting);
+                        ask(batch, waiters, waiting);
                     }
                 }
-                Command::GiveBack(budget) => give_back(&mut batch, &budget),
+                Command::GiveBack(budget) => give_back(batch, &budget),
                 Command::Checkpoint(checkpoint) => batch.checkpoints.push(checkpoint),
                 Command::Balance(account, reply) => waiters.balances.push((account, reply)),
                 Command::Close(deadline, done) => {
@@ -223,323 +221,45 @@ impl Journal {
                 }
             }
         }
-        (batch, waiters)
     }
 
-    /// Adds what changed of the held amounts, for other replicas' eyes.
-    fn note_held(&self, batch: &mut Batch) {
-        let mut held_now = BTreeMap::new();
-        self.escrow.for_each_budget(|budget| {
-            let held = budget.figures().held;
-            if held.is_positive() {
-                held_now.insert(budget.id(), held);
-            }
-        });
-        let gone = self.held.keys().filter(|id| !held_now.contains_key(id));
-        batch.held.extend(gone.map(|id| (*id, Credits::ZERO)));
-        let changed = held_now
-            .into_iter()
-            .filter(|(id, held)| self.held.get(id) != Some(held));
-        batch.held.extend(changed);
-    }
-
-    /// Writes one batch, however long it takes, and tells those who wait for it.
-    async fn write(&mut self, mut batch: Batch, waiters: Waiters) {
-        let mut parts = Vec::new();
-        if let Some(done) = self.commit(&mut batch, &mut parts).await {
-            self.apply(&batch, done, waiters).await;
-            return;
-        }
-        // Halves of a batch that the database refused for good, until the poison is alone.
-        while let Some(mut part) = parts.pop() {
-            if let Some(done) = self.commit(&mut part, &mut parts).await {
-                self.apply(&part, done, Waiters::default()).await;
-            }
-        }
-        // Those who waited for credit had no part in it.
-        let mut questions = Batch {
-            asks: std::mem::take(&mut batch.asks),
-            ..Batch::default()
-        };
-        match self.commit(&mut questions, &mut parts).await {
-            Some(done) => self.apply(&questions, done, waiters).await,
-            None => waiters.refuse(),
-        }
-    }
-
-    /// Tries until the batch is committed. `None`: it was refused for good, and what can be
-    /// tried again in smaller pieces is in `parts`.
-    async fn commit(
-        &mut self,
-        batch: &mut Batch,
-        parts: &mut Vec<Batch>,
-    ) -> Option<(Outcome, Instant)> {
-        self.seq += 1;
-        batch.seq = self.seq;
-        let mut pause = RETRY_FIRST;
-        let mut in_doubt = None;
-        let mut failing_since = None;
-        loop {
-            let error = match self.attempt(batch).await {
-                Attempt::Done(outcome, asked) => {
-                    if let Some(since) =
-                        failing_since.map(|since| clock::now().duration_since(since))
-                    {
-                        tracing::info!(away_ms = since.as_millis(), "the database is back");
-                    }
-                    return Some((outcome, asked));
-                }
-                Attempt::Before => match in_doubt.take() {
-                    Some(done) => return Some(done),
-                    None => StoreError::Corrupt("a batch of another process".into()),
-                },
-                Attempt::Reaped { committed } => {
-                    let done = in_doubt.take().filter(|_| committed);
-                    if let Err(error) = self.start_over().await {
-                        error
-                    } else if let Some((outcome, _)) = done {
-                        // Booked, but what it leased was taken back.
-                        return Some((outcome.without_leases(), clock::now()));
-                    } else {
-                        batch.returns.clear();
-                        batch.held.clear();
-                        self.seq += 1;
-                        batch.seq = self.seq;
-                        continue;
-                    }
-                }
-                Attempt::Failed(error) if error.is_refusal() => {
-                    tracing::error!(%error, "the database refused a batch of the journal");
-                    self.connection = None;
-                    batch.split(parts, &error);
-                    return None;
-                }
-                Attempt::Failed(error) => error,
-                Attempt::InDoubt(outcome, asked, error) => {
-                    in_doubt = Some((outcome, asked));
-                    error
-                }
-            };
-            self.connection = None;
-            if self.give_up() {
-                self.tell_unwritten(batch, &error);
-                return None;
-            }
-            if failing_since.is_none() {
-                tracing::warn!(%error, "the journal waits for the database");
-            }
-            failing_since.get_or_insert_with(clock::now);
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(RETRY_MAX);
-        }
-    }
-
-    /// Closing with settlements that are not in the database: in the local journal they wait for
-    /// the next start; without one, the log is all that knows them.
-    fn tell_unwritten(&mut self, batch: &Batch, error: &StoreError) {
-        let settlements = batch.settlements.len();
-        if settlements == 0 {
-            return;
-        }
-        if self.local.is_some() {
-            tracing::error!(
-                settlements, %error,
-                "closing with settlements that could not be written to the database; they are in the local journal and are booked by the next start"
-            );
-            return;
-        }
-        tracing::error!(settlements, %error, "closing with settlements that could not be written");
-        for item in &batch.settlements {
-            if self.named >= NAMED_MAX {
-                break;
-            }
-            self.named += 1;
-            let Settlement { facts, capture, .. } = &item.settlement;
-            tracing::error!(
-                request_id = %facts.request_id,
-                account_id = %facts.account_id,
-                cost = %capture.cost,
-                "not written"
-            );
-            if self.named == NAMED_MAX {
-                tracing::error!("more that could not be written are not named");
-            }
-        }
-    }
-
-    async fn attempt(&mut self, batch: &Batch) -> Attempt {
-        let replica = self.escrow.replica();
-        let store = self.store.clone();
-        let asked = clock::now();
-        let session = match connected(&store, &mut self.connection).await {
-            Ok(session) => session,
-            Err(error) => return Attempt::Failed(error),
-        };
-        let connection = &mut self.connection;
-        let applying = async {
-            let mut tx = begin(&store, connection).await?;
-            let applied = batch::apply(&mut tx.link(), replica, batch).await?;
-            Ok((tx, applied))
-        };
-        let (tx, outcome) = match unless_lost(&store, session, applying).await {
-            Ok((tx, Applied::Ready(outcome))) => (tx, outcome),
-            Ok((_, Applied::Before)) => return Attempt::Before,
-            Ok((_, Applied::Reaped { committed })) => return Attempt::Reaped { committed },
-            Err(error) => return Attempt::Failed(error),
-        };
-        match unless_lost(&store, session, tx.commit()).await {
-            Ok(()) => Attempt::Done(outcome, asked),
-            Err(error) => Attempt::InDoubt(outcome, asked, error),
-        }
-    }
-
-    /// Makes memory agree with what was committed.
-    async fn apply(&mut self, batch: &Batch, done: (Outcome, Instant), waiters: Waiters) {
-        let (outcome, asked) = done;
-        if let Some(local) = &self.local
-            && !batch.settlements.is_empty()
-        {
-            let written = batch.settlements.iter();
-            local.committed(written.map(|item| item.settlement.facts.request_id));
-        }
-        let replica = self.escrow.replica();
-        let life = self
-            .options
-            .lease_ttl
-            .saturating_sub(self.options.lease_margin);
-        self.escrow.extend_fence(asked + life);
-        for (budget, held) in &batch.held {
-            if held.is_zero() {
-                self.held.remove(budget);
-            } else {
-                self.held.insert(*budget, *held);
-            }
-        }
-        for (waiting, granted) in waiters.asks.into_iter().zip(outcome.granted) {
-            waiting.hear(replica, granted, outcome.now.0, asked);
-        }
-        for waiting in waiters.idle {
-            waiting.answer(Answer::Try);
-        }
-        for (account, reply) in waiters.balances {
-            let balance = self.balance(account).await;
-            let _ = reply.send(balance);
-        }
-        let mut figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
-        for (cause, amount) in outcome.losses {
-            let sum = figures.losses.entry(cause).or_default();
-            *sum = sum.saturating_add(amount);
-        }
-        figures.dead += outcome.dead;
-        drop(figures);
-        if outcome.dead > 0 {
-            tracing::error!(
-                settlements = outcome.dead,
-                "settlements were put aside in dead_settlements; `tollway audit` lists them"
-            );
-        }
-    }
-
-    /// This process was taken for dead: its leases are gone. It goes on under a new name.
-    async fn start_over(&mut self) -> Result<(), StoreError> {
-        let id = ReplicaId::from_uuid(fresh::uuid());
-        let mut tx = begin(&self.store, &mut self.connection).await?;
-        replica::register(&mut tx.link(), id, self.options.lease_ttl).await?;
-        tx.commit().await?;
-        if let Some(local) = &self.local {
-            local.replica(id);
-        }
-        self.escrow.reset(id);
-        self.held.clear();
-        self.seq = 0;
-        tracing::warn!(replica = %id, "the leases had been taken back; going on as a new replica");
-        Ok(())
-    }
-
-    /// An account's balance after the batch that was just committed. The rows of this replica's
-    /// own lease are replaced by what is in memory, which is newer.
-    async fn balance(&mut self, account: AccountId) -> Result<Balance, StoreError> {
-        let replica = self.escrow.replica();
-        let mut tx = begin(&self.store, &mut self.connection).await?;
-        let select = sql("SELECT b.available, b.leased, b.spent, \
-             CAST(COALESCE((SELECT l.amount FROM leases l \
-                WHERE l.budget_id = b.id AND l.replica_id = ?), 0) AS bigint), \
-             CAST(COALESCE((SELECT SUM(l.held) FROM leases l \
-                WHERE l.budget_id = b.id AND l.replica_id <> ?), 0) AS bigint) \
-             FROM budgets b WHERE b.id = ?")
-        .uuid(replica.uuid())
-        .uuid(replica.uuid())
-        .uuid(account.uuid());
-        let row: Option<(i64, i64, i64, i64, i64)> = tx.link().maybe(select).await?;
-        tx.commit().await?;
-        let (available, leased, spent, mine, held_elsewhere) =
-            row.ok_or(StoreError::UnknownAccount(account))?;
-        let figures = self.escrow.budget(BudgetId::Account(account)).figures();
-        let here = figures.free.saturating_add(figures.held);
-        let mine = Credits::from_nanos(mine);
-        let held = figures
-            .held
-            .saturating_add(Credits::from_nanos(held_elsewhere));
-        let total = Credits::from_nanos(available)
-            .saturating_add(Credits::from_nanos(leased))
-            .saturating_sub(mine)
-            .saturating_add(here);
-        Ok(Balance {
-            available: total.saturating_sub(held),
-            held,
-            total,
-            used: Credits::from_nanos(spent).saturating_add(mine.saturating_sub(here)),
-        })
-    }
-
-    /// Gives all leases back and ends the replica, where nothing holds from it any more.
+    /// Writes what is left and ends the replica; true when everything was written.
     async fn close(&mut self) -> bool {
-        let mut settled = Vec::new();
         loop {
-            self.fill_up(&mut settled, &mut Vec::new());
-            if settled.is_empty() {
+            let (batch, waiters, _) = self.begin(&mut Vec::new());
+            if batch.is_empty() {
                 break;
             }
-            let (batch, waiters) = self.collect(&mut settled, Vec::new());
-            self.write(batch, waiters).await;
+            self.writer.write(batch, waiters).await;
         }
-        let mut batch = Batch::default();
-        self.escrow
-            .for_each_budget(|budget| give_back(&mut batch, budget));
-        if self.commit(&mut batch, &mut Vec::new()).await.is_none() {
-            return false;
-        }
-        if self.escrow.totals().holds_open > 0 {
-            // Whatever still runs is booked by the reaper, from its checkpoints.
-            return false;
-        }
-        let replica = self.escrow.replica();
-        let ended = async {
-            let mut tx = begin(&self.store, &mut self.connection).await?;
-            replica::end(&mut tx.link(), replica, "closed").await?;
-            tx.commit().await
-        };
-        match ended.await {
-            Ok(()) => true,
-            Err(error) => {
-                tracing::warn!(%error, "closed without giving the leases back; they expire");
-                false
-            }
-        }
+        let mut returns = Batch::default();
+        self.writer
+            .escrow
+            .for_each_budget(|budget| give_back(&mut returns, budget));
+        self.writer.end(returns).await
     }
+}
 
-    fn give_up(&self) -> bool {
-        // The grace is for the last writes, when running requests used the deadline up.
-        self.close_by
-            .get()
-            .is_some_and(|deadline| clock::now() >= *deadline + CLOSE_GRACE)
-    }
+/// How many settlements are worth a transaction without waiting for more.
+fn enough(settlements: &mpsc::Receiver<Settlement>) -> usize {
+    GATHERED_ENOUGH.min(settlements.max_capacity() / 4)
+}
 
-    fn tell_lag(&self, since: Instant) {
-        let lag = clock::now().saturating_duration_since(since);
-        let figures = self.figures.lock();
-        figures.unwrap_or_else(PoisonError::into_inner).lag = lag;
+/// Takes what waits, up to a batch in all; since when the first of it did.
+fn take(
+    settlements: &mut mpsc::Receiver<Settlement>,
+    lag: &mut Lag,
+    settled: &mut Vec<Settlement>,
+) -> Instant {
+    while settled.len() < BATCH_MAX
+        && let Ok(settlement) = settlements.try_recv()
+    {
+        settled.push(settlement);
     }
+    let now = clock::now();
+    let since = lag.taken(settled.len(), now);
+    lag.waiting(settlements.len(), now);
+    since
 }
 
 async fn until(deadline: Option<Instant>) {
@@ -573,18 +293,5 @@ fn give_back(batch: &mut Batch, budget: &Budget) {
     let amount = budget.take_idle();
     if amount.is_positive() {
         batch.returns.push((budget.id(), amount));
-    }
-}
-
-impl Waiters {
-    fn is_empty(&self) -> bool {
-        self.asks.is_empty() && self.idle.is_empty() && self.balances.is_empty()
-    }
-
-    /// Drops the questions: whoever waits sees that nobody answers.
-    fn refuse(self) {
-        for (_, reply) in self.balances {
-            let _ = reply.send(Err(StoreError::TimedOut));
-        }
     }
 }

@@ -16,6 +16,7 @@ use tokio::{
 
 use crate::{
     AuthError, Balance, KeyRecord, LedgerOptions, Store, StoreError,
+    ahead::Ahead,
     auth::Keys,
     booking::USAGE_ABOVE_HOLD,
     changes::Marks,
@@ -29,6 +30,7 @@ use crate::{
     replica,
     store::Backend,
     watch::{self, Watcher},
+    writer::Writer,
 };
 
 /// While other replicas are asked for what they do not use, the database is asked so often.
@@ -146,22 +148,26 @@ impl Ledger {
         let refills = Arc::new(Refills::default());
         let figures = Arc::new(Mutex::new(Figures::default()));
         let close_by = Arc::new(OnceLock::new());
-        let journal = Journal {
+        let writer = Writer {
             store: store.clone(),
             options: options.clone(),
             escrow: escrow.clone(),
-            refills: Arc::clone(&refills),
             figures: Arc::clone(&figures),
-            settlements: settlements_in,
-            commands: commands_in,
             connection,
             seq: 0,
-            lag: Lag::default(),
             held: BTreeMap::new(),
-            closing: None,
             close_by: Arc::clone(&close_by),
             local: local.clone(),
             named: 0,
+        };
+        let journal = Journal {
+            writer,
+            ahead: Ahead::new(&store),
+            refills: Arc::clone(&refills),
+            settlements: settlements_in,
+            commands: commands_in,
+            lag: Lag::default(),
+            closing: None,
         };
         let watcher = Watcher {
             store: store.clone(),

@@ -1,6 +1,7 @@
 //! Where it is kept: accounts, keys, grants, leases and the journal, on SQLite or Postgres; the only crate with SQL.
 
 mod account;
+mod ahead;
 mod audit;
 mod auth;
 mod batch;
@@ -42,6 +43,7 @@ mod sql;
 mod sqlite;
 mod store;
 mod watch;
+mod writer;
 
 pub use account::{Account, AccountPatch, Balance, NewAccount};
 pub use audit::{Audit, BrokenRow, Check};

@@ -22,6 +22,13 @@ pub(crate) async fn begin<'c>(
     }
 }
 
+/// The transaction that was left open on purpose.
+pub(crate) fn resume(connection: &mut Option<OwnConnection>) -> Result<Tx<'_>, StoreError> {
+    let left_open = connection.as_mut().and_then(OwnConnection::resume);
+    // Where its connection is a new one, it is begun again.
+    left_open.ok_or(StoreError::TimedOut)
+}
+
 /// Makes the connection where there is none; the server's session behind it, where it is known.
 pub(crate) async fn connected(
     store: &Store,

@@ -3,14 +3,15 @@
 use std::{future::Future, time::Duration};
 
 use sqlx::{
-    Connection, FromRow, PgConnection, Postgres, Sqlite, SqliteConnection, Transaction,
-    pool::PoolConnection, postgres::PgRow, sqlite::SqliteRow,
+    FromRow, PgConnection, Postgres, Sqlite, SqliteConnection, Transaction, pool::PoolConnection,
+    postgres::PgRow, sqlite::SqliteRow,
 };
 
 #[cfg(feature = "simulation")]
 use crate::simulation::SimulatedLink;
 use crate::{
     StoreError,
+    postgres::OwnConnection,
     sql::{Flavor, Rows, Sql},
 };
 
@@ -41,8 +42,8 @@ pub(crate) enum Link<'a> {
 
 /// A connection to Postgres, and what becomes of the statements prepared on it.
 pub(crate) struct PostgresLink<'a> {
-    connection: &'a mut PgConnection,
-    statements: Statements,
+    pub(crate) connection: &'a mut PgConnection,
+    pub(crate) statements: Statements,
 }
 
 /// Whether prepared statements are kept under names. A transaction pooler hands the server's
@@ -154,6 +155,26 @@ impl Link<'_> {
         Ok(())
     }
 
+    /// Runs statements that change rows of different tables: in Postgres they are one.
+    pub(crate) async fn run_together(
+        &mut self,
+        statements: impl IntoIterator<Item = Sql>,
+    ) -> Result<(), StoreError> {
+        match self.flavor() {
+            Flavor::Sqlite => {
+                for statement in statements {
+                    self.run(statement).await?;
+                }
+            }
+            Flavor::Postgres => {
+                if let Some(all) = Sql::together(statements) {
+                    self.run(all).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Runs it; how many rows it changed.
     pub(crate) async fn run(&mut self, sql: Sql) -> Result<u64, StoreError> {
         self.run_within(sql, STATEMENT_MAX).await
@@ -226,30 +247,21 @@ impl Reader {
     }
 }
 
-/// A transaction; undone when it is dropped without [`Tx::commit`].
+/// A transaction; undone when it is dropped without [`Tx::commit`], at the latest when its
+/// connection begins another one.
 pub(crate) enum Tx<'c> {
     /// SQLite.
     Sqlite(Transaction<'c, Sqlite>),
     /// Postgres.
     Postgres(Transaction<'c, Postgres>, Statements),
+    /// Postgres, on a connection of one's own.
+    Own(&'c mut OwnConnection),
     /// Of a simulation.
     #[cfg(feature = "simulation")]
     Simulated(SimulatedLink),
 }
 
-impl<'c> Tx<'c> {
-    /// A transaction on a connection of one's own.
-    pub(crate) async fn begin_postgres(
-        connection: &'c mut PgConnection,
-        statements: Statements,
-    ) -> Result<Self, StoreError> {
-        let tx = match statements {
-            Statements::Named => bounded(connection.begin_with(BEGIN_POSTGRES)).await?,
-            Statements::Unnamed => bounded(connection.begin_with(BEGIN_POOLED)).await?,
-        };
-        Ok(Self::Postgres(tx, statements))
-    }
-
+impl Tx<'_> {
     pub(crate) fn link(&mut self) -> Link<'_> {
         match self {
             Self::Sqlite(tx) => Link::Sqlite(tx),
@@ -257,6 +269,7 @@ impl<'c> Tx<'c> {
                 connection: tx,
                 statements: *statements,
             }),
+            Self::Own(own) => Link::Postgres(own.link()),
             #[cfg(feature = "simulation")]
             Self::Simulated(c) => Link::Simulated(c),
         }
@@ -267,6 +280,7 @@ impl<'c> Tx<'c> {
         match self {
             Self::Sqlite(tx) => bounded(tx.commit()).await,
             Self::Postgres(tx, _) => bounded(tx.commit()).await,
+            Self::Own(own) => own.commit().await,
             #[cfg(feature = "simulation")]
             Self::Simulated(c) => bounded(c.commit()).await,
         }

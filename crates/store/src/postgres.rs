@@ -15,7 +15,10 @@ use sqlx::{
 
 use crate::{
     OpenOptions, Pooler, StoreError,
-    link::{BEGIN_POOLED, BEGIN_POSTGRES, Reader, STATEMENT_MAX, Statements, Tx, bounded_by},
+    link::{
+        BEGIN_POOLED, BEGIN_POSTGRES, PostgresLink, Reader, STATEMENT_MAX, Statements, Tx,
+        bounded_by,
+    },
 };
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations/postgres");
@@ -66,11 +69,47 @@ pub(crate) struct OwnConnection {
     connection: PgConnection,
     statements: Statements,
     session: Option<Session>,
+    /// A transaction was begun and is not known to have ended.
+    begun: bool,
 }
 
 impl OwnConnection {
+    /// Begins a transaction; one that was left open is undone.
     pub(crate) async fn begin(&mut self) -> Result<Tx<'_>, StoreError> {
-        Tx::begin_postgres(&mut self.connection, self.statements).await
+        if self.begun {
+            self.run("ROLLBACK").await?;
+        }
+        self.begun = true;
+        self.run(match self.statements {
+            Statements::Named => BEGIN_POSTGRES,
+            Statements::Unnamed => BEGIN_POOLED,
+        })
+        .await?;
+        Ok(Tx::Own(self))
+    }
+
+    /// The transaction that is open, where one is.
+    pub(crate) fn resume(&mut self) -> Option<Tx<'_>> {
+        self.begun.then_some(Tx::Own(self))
+    }
+
+    /// Ends the transaction; after an error it is unknown how.
+    pub(crate) async fn commit(&mut self) -> Result<(), StoreError> {
+        self.run("COMMIT").await?;
+        self.begun = false;
+        Ok(())
+    }
+
+    pub(crate) fn link(&mut self) -> PostgresLink<'_> {
+        PostgresLink {
+            connection: &mut self.connection,
+            statements: self.statements,
+        }
+    }
+
+    async fn run(&mut self, text: &'static str) -> Result<(), StoreError> {
+        let run = self.connection.execute(text);
+        bounded_by(STATEMENT_MAX, run).await.map(|_| ())
     }
 
     /// `None` behind a pooler, where it is another one each time.
@@ -257,6 +296,7 @@ impl PostgresBackend {
                 connection,
                 statements: self.statements,
                 session: self.has_sessions().then_some(session),
+                begun: false,
             })
         };
         bounded_by(CONNECT_MAX, connecting).await

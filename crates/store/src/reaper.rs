@@ -152,6 +152,7 @@ pub(crate) async fn end_dead(
         scope.budgets.insert(BudgetId::Account(due.account));
         scope.budgets.insert(BudgetId::Key(due.key));
         scope.requests.insert((due.account, due.request));
+        scope.maybe_booked.insert((due.account, due.request));
     }
     let mut loaded = book::load(link, &scope).await?;
     let now = loaded.book.now().0;

@@ -202,6 +202,7 @@ fn scope(dead: &DeadSettlement) -> Scope {
         scope.budgets.insert(BudgetId::Key(aside.key_id));
     }
     scope.requests.insert((dead.account_id, dead.request_id));
+    scope.maybe_booked.clone_from(&scope.requests);
     scope
 }
 

@@ -136,6 +136,29 @@ impl Sql {
         self.arg(Arg::Rows(rows))
     }
 
+    /// One statement of Postgres' that does what all of these do, seeing the tables as they are
+    /// before it. `None` for none.
+    pub(crate) fn together(statements: impl IntoIterator<Item = Self>) -> Option<Self> {
+        let mut statements = statements.into_iter();
+        let mut last = statements.next()?;
+        let mut before = Vec::new();
+        let mut args = Vec::new();
+        for next in statements {
+            before.push(format!("w{} AS ({})", before.len(), last.text));
+            args.append(&mut last.args);
+            last = next;
+        }
+        if before.is_empty() {
+            return Some(last);
+        }
+        args.append(&mut last.args);
+        Some(Self {
+            text: format!("WITH {} {}", before.join(", "), last.text),
+            args,
+            now: None,
+        })
+    }
+
     /// Fixes what `{now}` is.
     #[cfg(feature = "simulation")]
     pub(crate) fn at(mut self, now_us: i64) -> Self {
@@ -430,6 +453,24 @@ mod tests {
         assert_eq!(
             rows().json(),
             "[[\"00000000000000000000000000000001\",null]]"
+        );
+    }
+
+    #[test]
+    fn several_statements_are_one() {
+        let one = || sql("UPDATE t SET n = ?").int(1);
+        let two = || sql("UPDATE u SET n = s.n FROM {rows} WHERE u.m = ?");
+        let two = || two().rows(Rows::new().int("n", [2])).int(3);
+        let text = |all: Vec<Sql>| Sql::together(all).map(|sql| sql.render(Flavor::Postgres));
+        assert_eq!(text(vec![]), None);
+        assert_eq!(text(vec![one()]).as_deref(), Some("UPDATE t SET n = $1"));
+        assert_eq!(
+            text(vec![one(), two(), one()]).as_deref(),
+            Some(
+                "WITH w0 AS (UPDATE t SET n = $1), \
+                 w1 AS (UPDATE u SET n = s.n FROM unnest($2::bigint[]) AS s (n) WHERE u.m = $3) \
+                 UPDATE t SET n = $4"
+            )
         );
     }
 

@@ -9,6 +9,7 @@
 )]
 
 mod admin;
+mod ahead;
 mod audit;
 mod batches;
 mod clocks;
