@@ -9,7 +9,8 @@ use tests::{Books, Gateway, Plain, chat, streamed};
 /// The routes of clients as the program has them.
 const ROUTES: &str = include_str!("../../crates/gateway/src/app.rs");
 /// Those that cost nothing.
-const FREE: [&str; 6] = [
+const FREE: [&str; 7] = [
+    "/v1/messages/count_tokens",
     "/v1/models",
     "/v1/models/{*id}",
     "/v1/key",
@@ -28,6 +29,8 @@ fn canaries() -> Vec<(&'static str, Value)> {
             chat("hidden", json!({"stream": true})),
         ),
         ("/v1/chat/completions", chat("fee", json!({}))),
+        ("/v1/messages", chat("m", json!({"max_tokens": 5}))),
+        ("/v1/messages", chat("claude", json!({"max_tokens": 5}))),
         ("/v1/completions", json!({"model": "text", "prompt": "a"})),
         (
             "/v1/completions",

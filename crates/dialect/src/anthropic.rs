@@ -7,7 +7,9 @@ pub(crate) mod answer;
 mod block;
 pub(crate) mod encode;
 mod error;
+pub(crate) mod forward;
 mod messages;
+pub(crate) mod native;
 mod parameters;
 mod part;
 mod reason;
@@ -17,4 +19,5 @@ pub(crate) mod thinking;
 mod tools;
 
 pub(crate) use error::cause;
+pub use forward::ForwardDecoder;
 pub use stream::AnthropicDecoder;

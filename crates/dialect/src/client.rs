@@ -166,12 +166,12 @@ pub(crate) fn splice_bill(text: &str, usage: Option<Range<usize>>, bill: &Bill<'
     let mut splice = Splice::default();
     match keep {
         Some(object) => add_cost(text, object.start, bill, &mut splice),
-        None => set_usage(text, bill, &mut splice),
+        None => set_usage(text, usage_json(bill), &mut splice),
     }
     Bytes::from(splice.apply(text))
 }
 
-fn add_cost(text: &str, object: usize, bill: &Bill<'_>, splice: &mut Splice<'_>) {
+pub(crate) fn add_cost(text: &str, object: usize, bill: &Bill<'_>, splice: &mut Splice<'_>) {
     let details = bill.cost_details.map(RawValue::get);
     let mut missing = [
         Some(("cost", json::quote(bill.cost))),
@@ -206,7 +206,8 @@ fn add_cost(text: &str, object: usize, bill: &Bill<'_>, splice: &mut Splice<'_>)
     splice.insert(end, added);
 }
 
-fn set_usage(text: &str, bill: &Bill<'_>, splice: &mut Splice<'_>) {
+/// Writes `usage` as the top-level usage of an object.
+pub(crate) fn set_usage(text: &str, usage: String, splice: &mut Splice<'_>) {
     let start = text.len() - text.trim_ascii_start().len();
     let mut end = start + 1;
     let mut empty = true;
@@ -214,12 +215,12 @@ fn set_usage(text: &str, bill: &Bill<'_>, splice: &mut Splice<'_>) {
         end = member.value.end;
         empty = false;
         if member.name(text) == "usage" {
-            splice.replace(member.value, usage_json(bill));
+            splice.replace(member.value, usage);
             return;
         }
     }
     let comma = if empty { "" } else { "," };
-    splice.insert(end, format!("{comma}\"usage\":{}", usage_json(bill)));
+    splice.insert(end, format!("{comma}\"usage\":{usage}"));
 }
 
 /// What the chunks of one stream have in common, as raw JSON.

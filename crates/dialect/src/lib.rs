@@ -18,9 +18,11 @@ mod framing;
 mod gemini;
 mod inputs;
 mod json;
+mod messages;
 mod ollama;
 mod openai;
 mod origin;
+mod pair;
 mod parts;
 mod quirks;
 mod request;
@@ -34,7 +36,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokens::Usage;
 
-pub use anthropic::AnthropicDecoder;
+pub use anthropic::{AnthropicDecoder, ForwardDecoder};
 pub use client::{Bill, ChunkTemplate, ErrorBody, usage_json};
 pub use client_dialect::ClientDialect;
 pub use cohere::CohereDecoder;
@@ -45,15 +47,17 @@ pub use forwarded::{Forwarded, ForwardedAnswer, Pieces};
 pub use framing::{Framer, Framing, LineFramer};
 pub use gemini::GeminiDecoder;
 pub use inputs::Inputs;
+pub use messages::{Composed, Composing, MessagesRequest};
 pub use ollama::OllamaDecoder;
 pub use openai::{
     Answer, Chunk, Delta, Edit, Ending, OpenAiDecoder, TextKind, TextRef, WireRequest,
 };
 pub use origin::Origin;
+pub use pair::{ClientRequest, Pair};
 pub use quirks::{Clamp, Convention, OutputLimitField, Pointer, Quirks, UsageHow};
 pub use request::{ChatRequest, RequestLimits};
 pub use sse::{DONE, DONE_EVENT, EVENT_BYTES_MAX, SseEvent, SseFramer, write_event};
-pub use writer::{ChatWriter, StreamNames, StreamWriter};
+pub use writer::{ChatWriter, MessagesStream, NativeMessagesStream, StreamNames, StreamWriter};
 
 /// A wire language that providers speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -174,6 +178,8 @@ pub enum Decoder {
     Ollama(Box<OllamaDecoder>),
     /// Google's.
     Gemini(Box<GeminiDecoder>),
+    /// Anthropic's, whose events travel to a client that speaks it too.
+    Forward(Box<ForwardDecoder>),
 }
 
 impl Decoder {
@@ -189,6 +195,7 @@ impl Decoder {
             Self::Cohere(decoder) => decoder.push(&event, out),
             Self::Ollama(decoder) => decoder.push(&event, out),
             Self::Gemini(decoder) => decoder.push(&event, out),
+            Self::Forward(decoder) => decoder.push(event, out),
         }
     }
 
@@ -201,6 +208,7 @@ impl Decoder {
             Self::Cohere(decoder) => decoder.usage(),
             Self::Ollama(decoder) => decoder.usage(),
             Self::Gemini(decoder) => decoder.usage(),
+            Self::Forward(decoder) => decoder.usage(),
         }
     }
 
@@ -213,6 +221,7 @@ impl Decoder {
             Self::Cohere(decoder) => decoder.template(),
             Self::Ollama(decoder) => decoder.template(),
             Self::Gemini(decoder) => decoder.template(),
+            Self::Forward(_) => None,
         }
     }
 
@@ -225,6 +234,7 @@ impl Decoder {
             Self::Cohere(decoder) => decoder.ending(),
             Self::Ollama(decoder) => decoder.ending(),
             Self::Gemini(decoder) => decoder.ending(),
+            Self::Forward(decoder) => decoder.ending(),
         }
     }
 
@@ -238,6 +248,7 @@ impl Decoder {
             // Its lines have no types.
             Self::Ollama(_) => 0,
             Self::Gemini(decoder) => decoder.skipped(),
+            Self::Forward(decoder) => decoder.skipped(),
         }
     }
 }

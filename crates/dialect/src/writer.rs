@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::client::{Bill, ChunkTemplate, ErrorBody, usage_json};
 use crate::client_dialect::ClientDialect;
+use crate::messages::{MessagesWriter, NativeMessagesWriter};
 use crate::openai::Chunk;
 use crate::sse::write_event;
 
@@ -24,7 +25,19 @@ pub struct StreamNames {
 pub enum StreamWriter {
     /// OpenAI's chat completions.
     Chat(ChatWriter),
+    /// Anthropic's Messages, composed out of chunks.
+    Messages(MessagesStream),
+    /// Anthropic's Messages, as the provider sends them.
+    NativeMessages(NativeMessagesStream),
 }
+
+/// Composes the events of one message.
+#[derive(Debug)]
+pub struct MessagesStream(Box<MessagesWriter>);
+
+/// Hands on the events of one message.
+#[derive(Debug)]
+pub struct NativeMessagesStream(Box<NativeMessagesWriter>);
 
 impl StreamWriter {
     /// A stream of chat chunks; usage only for whoever asked.
@@ -37,11 +50,24 @@ impl StreamWriter {
         })
     }
 
+    /// A stream of a message's events out of chunks.
+    pub(crate) fn messages(names: StreamNames) -> Self {
+        Self::Messages(MessagesStream(Box::new(MessagesWriter::new(names))))
+    }
+
+    /// A stream of a message's events as they come.
+    pub(crate) fn native_messages(names: StreamNames) -> Self {
+        Self::NativeMessages(NativeMessagesStream(Box::new(NativeMessagesWriter::new(
+            names,
+        ))))
+    }
+
     /// What its client speaks.
     #[must_use]
     pub const fn dialect(&self) -> ClientDialect {
         match self {
             Self::Chat(_) => ClientDialect::Chat,
+            Self::Messages(_) | Self::NativeMessages(_) => ClientDialect::Messages,
         }
     }
 
@@ -50,6 +76,8 @@ impl StreamWriter {
     pub fn bills(&self, chunk: &Chunk) -> bool {
         match self {
             Self::Chat(writer) => writer.include_usage && chunk.usage().is_some(),
+            Self::Messages(_) => false,
+            Self::NativeMessages(_) => chunk.finishes(),
         }
     }
 
@@ -57,6 +85,8 @@ impl StreamWriter {
     pub fn chunk(&mut self, chunk: &Chunk, bill: Option<&Bill<'_>>, out: &mut BytesMut) {
         match self {
             Self::Chat(writer) => writer.chunk(chunk, bill, out),
+            Self::Messages(stream) => stream.0.chunk(chunk, out),
+            Self::NativeMessages(stream) => stream.0.chunk(chunk, bill, out),
         }
     }
 
@@ -64,6 +94,13 @@ impl StreamWriter {
     pub fn cut(&mut self, chunk: &Chunk, keep: &[usize], out: &mut BytesMut) {
         match self {
             Self::Chat(_) => write_event(out, &chunk.cut(keep)),
+            Self::Messages(stream) => {
+                // A chunk that was cut is a chunk: of the same shape, with less in it.
+                if let Ok(cut) = Chunk::read(chunk.cut(keep).into()) {
+                    stream.0.chunk(&cut, out);
+                }
+            }
+            Self::NativeMessages(stream) => stream.0.cut(chunk, keep, out),
         }
     }
 
@@ -79,6 +116,8 @@ impl StreamWriter {
                 writer.usage(bill, template, out);
                 out.put_slice(ClientDialect::Chat.stream_end());
             }
+            Self::Messages(stream) => stream.0.complete(bill, out),
+            Self::NativeMessages(stream) => stream.0.complete(bill, out),
         }
     }
 
@@ -99,6 +138,8 @@ impl StreamWriter {
                 write_event(out, &event.unwrap_or_default());
                 out.put_slice(ClientDialect::Chat.stream_end());
             }
+            Self::Messages(stream) => stream.0.fail(error, status, bill, out),
+            Self::NativeMessages(stream) => stream.0.fail(error, status, bill, out),
         }
     }
 }

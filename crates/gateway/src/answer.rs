@@ -5,7 +5,7 @@ use std::time::Instant;
 use axum::{body::Body, response::Response};
 use billing::{Charge, End, Settled, Text, Verdict};
 use bytes::{Bytes, BytesMut};
-use dialect::{Answer, DecodeError, Framing, Origin};
+use dialect::{Answer, DecodeError, Framing, Origin, Pair, StreamNames};
 use futures_util::StreamExt as _;
 use http::{HeaderName, HeaderValue, header};
 use tokens::OFF_THREAD_BYTES_MIN;
@@ -68,10 +68,13 @@ pub async fn read(response: reqwest::Response, settings: &Settings) -> Result<By
 ///
 /// # Errors
 /// [`Failure`].
-pub fn decode(body: Bytes, provider: &Provider, origin: Origin) -> Result<Answer, Failure> {
-    provider
-        .dialect
-        .decode(body, &provider.quirks, origin)
+pub fn decode(
+    body: Bytes,
+    pair: Pair,
+    provider: &Provider,
+    origin: Origin,
+) -> Result<Answer, Failure> {
+    pair.decode(body, &provider.quirks, origin)
         .map_err(|error| match error {
             DecodeError::Upstream(error) => Failure::Inside(error),
             DecodeError::Shape { .. } | DecodeError::Utf8 | DecodeError::TooLarge => {
@@ -147,10 +150,11 @@ async fn count(app: &Shared, charge: &mut Charge, answer: &Answer) -> Result<(),
     }
 }
 
-/// The answer as the client gets it: the provider's own bytes, and the bill in its usage.
+/// The answer as the client gets it, with the bill in its usage: the provider's own bytes where it
+/// speaks the client's dialect.
 #[must_use]
-pub fn body(answer: &Answer, settled: &Settled) -> Bytes {
-    with_bill(settled, |bill| answer.with_bill(bill))
+pub fn body(answer: &Answer, pair: Pair, settled: &Settled, names: &StreamNames) -> Bytes {
+    with_bill(settled, |bill| pair.answer(answer, bill, names))
 }
 
 /// A stream of events.

@@ -19,8 +19,8 @@ use uuid::Uuid;
 
 use crate::{
     account, admin, body::Room, catalogue::Catalogue, chat, error::ApiError, forwarded, health,
-    metrics::Metrics, models, once::Once, openapi, places::Places, quote, settings::Settings,
-    upstream::Upstream,
+    messages, metrics::Metrics, models, once::Once, openapi, places::Places, quote,
+    settings::Settings, upstream::Upstream,
 };
 
 /// Every answer names its request in this header.
@@ -72,6 +72,8 @@ pub fn router(app: Shared) -> Router {
         .route("/v1/embeddings", forwarded::handler(Endpoint::Embeddings))
         .route("/v1/moderations", forwarded::handler(Endpoint::Moderations))
         .route("/v1/rerank", forwarded::handler(Endpoint::Rerank))
+        .route("/v1/messages", post(messages::create))
+        .route("/v1/messages/count_tokens", post(messages::count))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*id}", get(models::one))
         .route("/v1/key", get(account::key))

@@ -1,4 +1,4 @@
-//! `POST /v1/chat/completions`, from top to bottom: the request path.
+//! `POST /v1/chat/completions`, and its like in other dialects, from top to bottom: the request path.
 
 use std::{ops::Deref, sync::Arc};
 
@@ -7,9 +7,10 @@ use axum::{
     response::Response,
 };
 use billing::{Charge, PriceId, RequestFacts};
+use bytes::Bytes;
 use dialect::{
-    ChatRequest, Edit, Endpoint, RequestError, RequestLimits, StreamNames, StreamWriter,
-    WireRequest,
+    ChatRequest, ClientDialect, ClientRequest, Composing, Edit, Endpoint, Pair, RequestError,
+    RequestLimits, StreamNames, Thinking, WireRequest,
 };
 use http::HeaderValue;
 use store::KeyRecord;
@@ -28,16 +29,25 @@ use crate::{
     upstream::Failure,
 };
 
-/// A chat whose targets are asked.
+/// Switches features of Anthropic's on.
+const ANTHROPIC_BETA: &str = "anthropic-beta";
+
+/// A request whose targets are asked.
 struct Chat<'a> {
+    speaks: Speaks,
     asked: &'a Asked,
-    request: &'a ChatRequest<'a>,
+    said: &'a ClientRequest<'a>,
 }
 
 /// What one attempt upstream needs to know.
 struct Attempt<'a> {
+    speaks: Speaks,
     asked: &'a Asked,
+    pair: Pair,
+    said: &'a ClientRequest<'a>,
+    /// The request as a chat request, and the bytes that it was read from.
     request: &'a ChatRequest<'a>,
+    body: &'a Bytes,
     model: &'a Arc<Model>,
 }
 
@@ -46,7 +56,11 @@ struct Attempt<'a> {
 /// # Errors
 /// Every row of CONTRACT 3.
 pub async fn create(State(app): State<Shared>, request: Request) -> Result<Response, ApiError> {
-    serve(app, request, Endpoint::Chat).await
+    let speaks = Speaks {
+        client: ClientDialect::Chat,
+        endpoint: Endpoint::Chat,
+    };
+    serve(app, request, speaks).await
 }
 
 /// `POST /v1/completions`: continues a text, plain or streamed, where a provider has that.
@@ -54,38 +68,70 @@ pub async fn create(State(app): State<Shared>, request: Request) -> Result<Respo
 /// # Errors
 /// Every row of CONTRACT 3.
 pub async fn complete(State(app): State<Shared>, request: Request) -> Result<Response, ApiError> {
-    serve(app, request, Endpoint::Completions).await
-}
-
-async fn serve(app: Shared, request: Request, endpoint: Endpoint) -> Result<Response, ApiError> {
-    let check = |asked: &Asked| {
-        let request = parse(endpoint, &asked.body)?;
-        targets::serving(&asked.app, &asked.key, request.model(), endpoint).map(|_| ())
+    let speaks = Speaks {
+        client: ClientDialect::Chat,
+        endpoint: Endpoint::Completions,
     };
-    let run = move |asked, recording| run(endpoint, asked, recording);
-    arrival::serve(app, endpoint.as_str(), request, check, run).await
+    serve(app, request, speaks).await
 }
 
-fn parse(endpoint: Endpoint, body: &[u8]) -> Result<ChatRequest<'_>, RequestError> {
-    let limits = RequestLimits::default();
-    if endpoint == Endpoint::Completions {
-        ChatRequest::parse_completion(body, &limits)
-    } else {
-        ChatRequest::parse(body, &limits)
+/// What a client asks for, and how it says it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Speaks {
+    /// How requests and answers look.
+    pub(crate) client: ClientDialect,
+    /// What a model must do to answer.
+    pub(crate) endpoint: Endpoint,
+}
+
+impl Speaks {
+    /// The name in the books and in metrics.
+    fn name(self) -> &'static str {
+        match self.client {
+            ClientDialect::Chat => self.endpoint.as_str(),
+            ClientDialect::Messages | ClientDialect::Responses => self.client.endpoint(),
+        }
     }
+
+    fn parse(self, body: &[u8]) -> Result<ClientRequest<'_>, RequestError> {
+        let limits = RequestLimits::default();
+        if self.endpoint == Endpoint::Completions {
+            ChatRequest::parse_completion(body, &limits).map(ClientRequest::Chat)
+        } else {
+            ClientRequest::parse(self.client, body, &limits)
+        }
+    }
+}
+
+/// Answers a request in a client's dialect, plain or streamed.
+///
+/// # Errors
+/// Every row of CONTRACT 3.
+pub(crate) async fn serve(
+    app: Shared,
+    request: Request,
+    speaks: Speaks,
+) -> Result<Response, ApiError> {
+    let check = move |asked: &Asked| {
+        let said = speaks.parse(&asked.body)?;
+        targets::serving(&asked.app, &asked.key, said.model(), speaks.endpoint).map(|_| ())
+    };
+    let run = move |asked, recording| run(speaks, asked, recording);
+    arrival::serve(app, speaks.name(), request, check, run).await
 }
 
 /// Admits a request and asks its targets in order, until one answers.
 async fn run(
-    endpoint: Endpoint,
+    speaks: Speaks,
     asked: Asked,
     mut recording: Option<Recording>,
 ) -> Result<Response, ApiError> {
-    let request = parse(endpoint, &asked.body)?;
-    let targets = targets::serving(&asked.app, &asked.key, request.model(), endpoint)?;
+    let said = speaks.parse(&asked.body)?;
+    let targets = targets::serving(&asked.app, &asked.key, said.model(), speaks.endpoint)?;
     let chat = Chat {
+        speaks,
         asked: &asked,
-        request: &request,
+        said: &said,
     };
     targets::ask(&asked, &targets, &mut recording, &chat).await
 }
@@ -124,13 +170,55 @@ impl targets::Attempt for Chat<'_> {
         model: &Arc<Model>,
         recording: &mut Option<Recording>,
     ) -> Result<Response, Missed> {
-        let Self { asked, request } = *self;
-        let attempt = Attempt {
+        let Self {
+            speaks,
             asked,
+            said,
+        } = *self;
+        let pair = Pair::new(speaks.client, model.provider.dialect);
+        let (parsed, composed);
+        let (request, body) = match said {
+            ClientRequest::Chat(request) => (request, &asked.body),
+            ClientRequest::Messages(_) => {
+                composed = compose(said, pair, model)?;
+                parsed = ChatRequest::parse(&composed, &RequestLimits::default())
+                    .map_err(ApiError::from)?;
+                (&parsed, &composed)
+            }
+        };
+        let attempt = Attempt {
+            speaks,
+            asked,
+            pair,
+            said,
             request,
+            body,
             model,
         };
         attempt.run(recording).await
+    }
+}
+
+/// A request of another dialect as the chat request that this target is asked, or, where the target
+/// gets it as it came, as the one that is counted and held for.
+pub(crate) fn compose(
+    said: &ClientRequest<'_>,
+    pair: Pair,
+    model: &Model,
+) -> Result<Bytes, ApiError> {
+    let quirks = &model.provider.quirks;
+    let features = &model.features;
+    let target = Composing {
+        quirks,
+        reasons: model.hidden_output || features.thinking != Thinking::Never,
+        native: pair.is_native(),
+    };
+    let Some(composed) = said.compose(&target)? else {
+        return Err(ApiError::Internal);
+    };
+    match composed.beyond {
+        Some(beyond) if !pair.is_native() && !quirks.drop_unsupported => Err(beyond.into()),
+        Some(_) | None => Ok(composed.body),
     }
 }
 
@@ -145,7 +233,7 @@ impl Deref for Attempt<'_> {
 impl Attempt<'_> {
     async fn run(&self, recording: &mut Option<Recording>) -> Result<Response, Missed> {
         let (price, price_id) = self.model.price.as_ref().ok_or(ApiError::NoPrice)?;
-        let ask = Ask::new(self.request, &self.body, self.model);
+        let ask = Ask::new(self.request, self.body, self.model);
         let admitted =
             admit::hold(&self.app.ledger, &self.key.path, price, self.model, ask).await?;
         let wire = self.encode(&admitted)?;
@@ -182,9 +270,15 @@ impl Attempt<'_> {
             ask_stream_usage: self.request.stream(),
         };
         let provider = &self.model.provider;
-        let mut wire = provider
-            .dialect
-            .encode(self.request, &edit, &provider.quirks)?;
+        let quirks = &provider.quirks;
+        if self.pair.is_native() {
+            let betas = self.parts.headers.get_all(ANTHROPIC_BETA).iter();
+            let betas: Vec<&str> = betas.filter_map(|value| value.to_str().ok()).collect();
+            if let Some(wire) = self.said.encode_native(&edit, quirks, &betas)? {
+                return Ok(wire);
+            }
+        }
+        let mut wire = provider.dialect.encode(self.request, &edit, quirks)?;
         if self.request.endpoint() == Endpoint::Completions {
             provider
                 .path(Endpoint::Completions)
@@ -199,7 +293,7 @@ impl Attempt<'_> {
             account_id: self.key.account_id,
             key_id: self.key.key_id,
             key_has_limit: self.key.has_limit(),
-            endpoint: self.request.endpoint().as_str(),
+            endpoint: self.speaks.name(),
             model: self.model.id.clone(),
             provider: self.model.provider.name.clone(),
             price_id,
@@ -216,6 +310,15 @@ impl Attempt<'_> {
         Missed::Failed(failure, charge.map(Box::new))
     }
 
+    /// What an answer is called where its provider does not say.
+    fn names(&self) -> StreamNames {
+        StreamNames {
+            request_id: self.watched.request_id().to_string(),
+            created: unix_seconds(),
+            model: self.model.id.to_string(),
+        }
+    }
+
     async fn stream(
         &self,
         charge: Charge,
@@ -226,19 +329,9 @@ impl Attempt<'_> {
             let failure = Failure::Garbage("not an event stream".into());
             return Err(self.failed(failure, Some(charge)));
         }
-        let names = StreamNames {
-            request_id: self.watched.request_id().to_string(),
-            created: unix_seconds(),
-            model: self.model.id.to_string(),
-        };
-        let stream = Stream::new(
-            self.app.clone(),
-            self.watched.clone(),
-            charge,
-            self.model,
-            StreamWriter::chat(names, self.request.include_usage()),
-            upstream,
-        );
+        let include_usage = self.request.include_usage();
+        let writer = self.pair.writer(self.names(), include_usage);
+        let stream = Stream::new(self.asked, charge, self.model, self.pair, writer, upstream);
         let settings = &self.app.settings;
         match MeteredBody::open(stream, settings.client_gone, settings.drain_max).await {
             Ok(mut body) => {
@@ -259,11 +352,12 @@ impl Attempt<'_> {
     ) -> Result<Response, Missed> {
         let read = answer::read(upstream, &self.app.settings).await;
         let origin = origin(&self.watched, self.model);
-        match read.and_then(|bytes| answer::decode(bytes, &self.model.provider, origin)) {
+        let (pair, provider) = (self.pair, &self.model.provider);
+        match read.and_then(|bytes| answer::decode(bytes, pair, provider, origin)) {
             Ok(decoded) => {
                 let settled = answer::settle(&self.app, charge, &decoded, &self.watched).await?;
                 self.watched.succeeded();
-                let body = answer::body(&decoded, &settled);
+                let body = answer::body(&decoded, self.pair, &settled, &self.names());
                 if let Some(recording) = recording.take() {
                     recording.answered(&body);
                 }

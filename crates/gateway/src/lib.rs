@@ -20,6 +20,7 @@ pub mod error;
 pub mod forwarded;
 pub mod health;
 pub mod input;
+pub mod messages;
 pub mod metered;
 pub mod metrics;
 pub mod models;

@@ -11,6 +11,8 @@ use bytes::Bytes;
 use http::header;
 use serde_json::{Map, Value, json};
 
+use dialect::ClientDialect;
+
 use crate::error::ApiError;
 use routes::{Access, ROUTES, Route};
 use schemas::Schemas;
@@ -133,7 +135,7 @@ fn responses(route: &Route, schemas: &mut Schemas) -> Value {
         );
     }
     for status in route.access.refusals().iter().chain(route.refusals) {
-        let (description, schema) = schemas.refusal(status);
+        let (description, schema) = schemas.refusal(status, ClientDialect::of_path(route.path));
         all.insert(
             (*status).into(),
             json!({

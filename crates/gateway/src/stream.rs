@@ -10,7 +10,7 @@ use std::{
 
 use billing::{Charge, Credits, End, Settled, Text, Verdict};
 use bytes::BytesMut;
-use dialect::{Bill, Chunk, Decoder, Delta, Ending, Framer, Origin, StreamWriter};
+use dialect::{Bill, Chunk, Decoder, Delta, Ending, Framer, Origin, Pair, StreamWriter};
 use futures_util::future::BoxFuture;
 use http_body::Body as _;
 use smallvec::SmallVec;
@@ -21,6 +21,7 @@ use tokio::time::Sleep;
 use crate::{
     admit,
     app::Shared,
+    arrival::Asked,
     bill::{off_thread_if, piece, with_bill},
     catalogue::Model,
     credit::Search,
@@ -89,13 +90,14 @@ enum Step {
 impl Stream {
     /// A stream over a provider's answer.
     pub fn new(
-        app: Shared,
-        watched: Watched,
+        asked: &Asked,
         charge: Charge,
         model: &Model,
+        pair: Pair,
         writer: StreamWriter,
         response: reqwest::Response,
     ) -> Self {
+        let (app, watched) = (asked.app.clone(), asked.watched.clone());
         let now = Instant::now();
         let mut cut = app.cut_streams.clone();
         let first_byte = app.settings.first_byte_timeout;
@@ -105,9 +107,7 @@ impl Stream {
                 .dialect
                 .framing()
                 .framer(app.settings.event_bytes_max),
-            decoder: provider
-                .dialect
-                .decoder(provider.quirks.clone(), origin(&watched, model)),
+            decoder: pair.decoder(provider.quirks.clone(), origin(&watched, model)),
             watched,
             charge: Some(charge),
             upstream: Some(Box::pin(http::Response::from(response).into_body())),

@@ -43,6 +43,11 @@ impl<'a> RawBlock<'a> {
         Ok((id, name))
     }
 
+    /// Of a call, as it was sent: the name of what is called, and the arguments it begins with.
+    pub(super) const fn call_raw(&self) -> (Json<'a>, Json<'a>) {
+        (self.name, self.input)
+    }
+
     /// Of thinking that only the provider can read: its place among the reasoning details and what
     /// it says.
     ///

@@ -13,7 +13,7 @@ use crate::source::Body;
 pub(super) use crate::source::Source;
 
 /// Where requests go, unless the provider's file says otherwise.
-const PATH: &str = "/messages";
+pub(super) const PATH: &str = "/messages";
 /// The header that pins the version of the API, and the version that this dialect was written for.
 pub(super) const VERSION: (&str, &str) = ("anthropic-version", "2023-06-01");
 

@@ -22,47 +22,47 @@ use crate::sse::SseEvent;
 const OPEN_BLOCKS_MAX: usize = 64;
 
 #[derive(Deserialize)]
-struct RawEvent<'a> {
+pub(super) struct RawEvent<'a> {
     #[serde(borrow)]
-    r#type: Cow<'a, str>,
+    pub(super) r#type: Cow<'a, str>,
     #[serde(default)]
     index: u64,
     #[serde(borrow, default)]
-    message: Option<RawMessage<'a>>,
+    pub(super) message: Option<RawMessage<'a>>,
     #[serde(borrow, default)]
-    content_block: Option<RawBlock<'a>>,
+    pub(super) content_block: Option<RawBlock<'a>>,
     #[serde(borrow, default)]
-    delta: Option<RawDelta<'a>>,
+    pub(super) delta: Option<RawDelta<'a>>,
     #[serde(borrow, default)]
-    usage: Json<'a>,
+    pub(super) usage: Json<'a>,
     #[serde(borrow, default)]
-    error: Json<'a>,
+    pub(super) error: Json<'a>,
 }
 
 #[derive(Deserialize)]
-struct RawMessage<'a> {
+pub(super) struct RawMessage<'a> {
     #[serde(borrow, default)]
     id: Cow<'a, str>,
     #[serde(borrow, default)]
     model: Cow<'a, str>,
     #[serde(borrow, default)]
-    usage: Json<'a>,
+    pub(super) usage: Json<'a>,
 }
 
 #[derive(Deserialize)]
-struct RawDelta<'a> {
+pub(super) struct RawDelta<'a> {
     #[serde(borrow, default)]
     r#type: Cow<'a, str>,
     #[serde(borrow, default)]
-    text: Json<'a>,
+    pub(super) text: Json<'a>,
     #[serde(borrow, default)]
-    thinking: Json<'a>,
+    pub(super) thinking: Json<'a>,
     #[serde(borrow, default)]
     signature: Json<'a>,
     #[serde(borrow, default)]
-    partial_json: Json<'a>,
+    pub(super) partial_json: Json<'a>,
     #[serde(borrow, default)]
-    stop_reason: Option<Cow<'a, str>>,
+    pub(super) stop_reason: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     stop_details: Json<'a>,
 }

@@ -173,7 +173,7 @@ fn budget_within(wished: u64, output_limit: u64) -> Option<u64> {
 
 /// The client's own `thinking`, with a budget that fits the output limit, which may have been
 /// lowered to what is affordable.
-fn within_limit(own: &str, output_limit: u64) -> Option<String> {
+pub(super) fn within_limit(own: &str, output_limit: u64) -> Option<String> {
     let budget = json::find(own, &["budget_tokens".into()]);
     let Some((at, tokens)) =
         budget.and_then(|at| Some((at.clone(), json::slice(own, &at).parse::<u64>().ok()?)))

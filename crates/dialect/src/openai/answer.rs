@@ -102,6 +102,12 @@ impl Answer {
         chunk::report_text(text, self.usage_at.as_ref()?)
     }
 
+    /// Where its usage object is, where that can be billed.
+    pub(crate) fn usage_span(&self) -> Option<std::ops::Range<usize>> {
+        let reported = self.usage.is_some_and(|usage| usage.is_ok());
+        self.found.usage.clone().filter(|_| reported)
+    }
+
     /// The answer with the bill in its usage, which is written where there is none or none that can
     /// be trusted; every other byte stays.
     #[must_use]

@@ -183,10 +183,7 @@ pub(crate) fn find(text: &str) -> Result<Found, DecodeError> {
         return Err(DecodeError::shape("not an object"));
     }
     let raw: RawChunk<'_> = serde_json::from_str(text)?;
-    let mut finder = Finder {
-        text,
-        found: Found::default(),
-    };
+    let mut finder = Finder::new(text);
     finder.found.usage = raw
         .usage
         .and_then(|usage| json::offset_in(text, usage.get()));
@@ -210,12 +207,20 @@ pub(crate) fn find(text: &str) -> Result<Found, DecodeError> {
     Ok(finder.found)
 }
 
-struct Finder<'a> {
+/// Finds the texts of an event or an answer.
+pub(crate) struct Finder<'a> {
     text: &'a str,
-    found: Found,
+    pub(crate) found: Found,
 }
 
 impl<'a> Finder<'a> {
+    pub(crate) fn new(text: &'a str) -> Self {
+        Self {
+            text,
+            found: Found::default(),
+        }
+    }
+
     fn choice(&mut self, place: usize, raw: &RawChoice<'a>) -> Result<(), DecodeError> {
         let index = raw
             .index
@@ -324,7 +329,7 @@ impl<'a> Finder<'a> {
 
     /// A value that should be a string. Anything else is kept and counted as its JSON, so that no
     /// output passes uncounted; only empty ones are left out.
-    fn leaf(&mut self, choice: u32, kind: TextKind, value: Json<'a>) {
+    pub(crate) fn leaf(&mut self, choice: u32, kind: TextKind, value: Json<'a>) {
         let Some(json) = value
             .map(RawValue::get)
             .filter(|json| !matches!(*json, "null" | r#""""#))

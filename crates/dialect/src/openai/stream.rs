@@ -71,6 +71,18 @@ impl Found {
 }
 
 impl Chunk {
+    /// A chunk of the gateway's own making.
+    pub(crate) fn read(bytes: Bytes) -> Result<Self, DecodeError> {
+        let text = std::str::from_utf8(&bytes).map_err(|_| DecodeError::Utf8)?;
+        let found = chunk::find(text)?;
+        Ok(Self {
+            bytes,
+            found,
+            usage: None,
+            prompt: None,
+        })
+    }
+
     /// The chunk as it came.
     #[must_use]
     pub const fn json(&self) -> &Bytes {
@@ -122,6 +134,12 @@ impl Chunk {
             Some(report) => Some(report),
             None => chunk::report_text(self.text(), found.spans.first()?),
         }
+    }
+
+    /// Where its usage object is, unless it is null.
+    pub(crate) fn usage_span(&self) -> Option<std::ops::Range<usize>> {
+        let reported = self.usage().is_some_and(|usage| usage.is_ok());
+        self.found.usage.clone().filter(|_| reported)
     }
 
     pub(crate) fn text(&self) -> &str {

@@ -1,10 +1,13 @@
 //! The table of routes: who may call them, what they take and what they answer.
 
-use crate::{account, admin, health, models, quote};
+use crate::{account, admin, health, messages, models, quote};
 
 use super::{
     forwarded::{billed_answer, completion_body, embedding_body, moderation_body, rerank_body},
-    schemas::{Schema, chat_answer, chat_body, chat_event, document, list, schema, text},
+    schemas::{
+        Schema, chat_answer, chat_body, chat_event, document, list, message_answer, message_body,
+        message_event, schema, text,
+    },
 };
 
 /// Who may call a route.
@@ -211,6 +214,29 @@ pub(crate) const ROUTES: &[Route] = &[
     )
     .takes(rerank_body)
     .gives(&[("200", "The order. Its usage carries cost.", &[(JSON, billed_answer)])]),
+    client(
+        "post",
+        "/v1/messages",
+        "createMessage",
+        "Answer a message of Anthropic's, plain or streamed, over any model.",
+    )
+    .takes(message_body)
+    .gives(&[(
+        "200",
+        "The message. Its usage carries cost. A stream whose credits run out ends with an error event of type billing_error.",
+        &[(JSON, message_answer), ("text/event-stream", message_event)],
+    )])
+    .refuses(&["400", "402", "404", "409", "413", "422", "429", "502", "504", "529"])
+    .repeatable(),
+    client(
+        "post",
+        "/v1/messages/count_tokens",
+        "countMessageTokens",
+        "Count the tokens of a message's request; nothing is spent.",
+    )
+    .takes(message_body)
+    .gives(&[("200", "The count.", &[(JSON, schema::<messages::TokenCount>)])])
+    .refuses(&["400", "404", "413", "529"]),
     client(
         "post",
         "/v1/quote",

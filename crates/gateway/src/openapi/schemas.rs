@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use dialect::ClientDialect;
 use serde_json::{Value, json};
 use utoipa::{
     ToSchema,
@@ -27,7 +28,11 @@ impl Schemas {
     }
 
     /// What a refusal means, and its schema: the table of CONTRACT 3.
-    pub(super) fn refusal(&mut self, status: &str) -> (&'static str, Value) {
+    pub(super) fn refusal(
+        &mut self,
+        status: &str,
+        dialect: ClientDialect,
+    ) -> (&'static str, Value) {
         let description = match status {
             "400" => {
                 "The request is wrong: not JSON, a wrong shape, or a parameter that `param` names."
@@ -48,8 +53,15 @@ impl Schemas {
                 "The gateway cannot account for the request now; Retry-After says when to try again."
             }
             "504" => "The provider was too slow.",
+            "529" => "The provider or the gateway can take no more for now.",
             _ => "Refused.",
         };
+        if dialect == ClientDialect::Messages {
+            self.0
+                .entry("MessageError".into())
+                .or_insert_with(message_error);
+            return (description, reference("MessageError"));
+        }
         let name = if status == "402" {
             self.0
                 .entry("PaymentRequired".into())
@@ -152,6 +164,61 @@ pub(super) fn chat_answer(schemas: &mut Schemas) -> Value {
     reference("ChatAnswer")
 }
 
+/// Anthropic's request for a message.
+pub(super) fn message_body(schemas: &mut Schemas) -> Value {
+    schemas.0.insert(
+        "MessageRequest".into(),
+        json!({
+            "type": "object",
+            "description": "Anthropic's request for a message. Before a provider that speaks Messages, members that are not listed travel on untouched.",
+            "required": ["model", "messages"],
+            "properties": {
+                "model": {"type": "string", "description": "An id of GET /v1/models."},
+                "messages": {"type": "array", "items": {"type": "object", "additionalProperties": true}},
+                "max_tokens": {"type": "integer", "minimum": 1, "description": "Needed, except for counting."},
+                "stream": {"type": "boolean"},
+            },
+            "additionalProperties": true,
+        }),
+    );
+    reference("MessageRequest")
+}
+
+/// Anthropic's message.
+pub(super) fn message_answer(schemas: &mut Schemas) -> Value {
+    schemas.0.insert(
+        "Message".into(),
+        json!({
+            "type": "object",
+            "description": "Anthropic's message.",
+            "properties": {
+                "id": {"type": "string"},
+                "content": {"type": "array", "items": {"type": "object", "additionalProperties": true}},
+                "stop_reason": {"type": ["string", "null"]},
+                "usage": {
+                    "type": "object",
+                    "properties": {
+                        "input_tokens": {"type": "integer"},
+                        "output_tokens": {"type": "integer"},
+                        "cost": {"type": "string", "description": "Credits that were taken.", "examples": ["0.0125"]},
+                    },
+                    "additionalProperties": true,
+                },
+            },
+            "additionalProperties": true,
+        }),
+    );
+    reference("Message")
+}
+
+/// A stream of a message's events.
+pub(super) fn message_event(_: &mut Schemas) -> Value {
+    json!({
+        "type": "string",
+        "description": "Anthropic's events from message_start to message_stop; an `error` event in its place where the stream ended early.",
+    })
+}
+
 /// A stream of server-sent events.
 pub(super) fn chat_event(_: &mut Schemas) -> Value {
     json!({
@@ -179,6 +246,29 @@ fn error() -> Value {
         "type": "object",
         "required": ["error"],
         "properties": {"error": error_object(&json!({"type": ["object", "null"]}), &json!({"type": "string"}))},
+    })
+}
+
+/// An error of Anthropic's shape.
+fn message_error() -> Value {
+    json!({
+        "type": "object",
+        "required": ["type", "error", "request_id"],
+        "properties": {
+            "type": {"type": "string", "enum": ["error"]},
+            "error": {
+                "type": "object",
+                "required": ["type", "message", "code"],
+                "properties": {
+                    "type": {"type": "string", "description": "Anthropic's word for it: billing_error for a 402."},
+                    "message": {"type": "string", "description": "What happened and what to do next."},
+                    "code": {"type": "string"},
+                    "param": {"type": "string", "description": "The parameter at fault."},
+                    "metadata": {"type": "object", "additionalProperties": true, "description": "Of a 402: as in PaymentRequired."},
+                },
+            },
+            "request_id": {"type": "string"},
+        },
     })
 }
 

@@ -1,0 +1,225 @@
+//! Anthropic's answers for clients that speak Messages themselves: read for the meter, and otherwise left as they came.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokens::Usage;
+
+use super::block::RawBlock;
+use super::error::error;
+use super::report::Counts;
+use super::stream::{RawDelta, RawEvent};
+use crate::counts::Json;
+use crate::error::{DecodeError, UsageFault};
+use crate::json;
+use crate::openai::chunk::{Finder, Found, TextKind, report_bounded};
+use crate::openai::{Answer, Chunk, ChunkUsage, Delta, Ending};
+use crate::sse::SseEvent;
+
+/// Reads one stream whose events travel as they are.
+#[derive(Debug, Default)]
+pub struct ForwardDecoder {
+    counts: Counts,
+    usage: Option<Result<Usage, UsageFault>>,
+    started: bool,
+    content: bool,
+    stopped: bool,
+    done: bool,
+    failed: bool,
+    skipped: u64,
+}
+
+impl ForwardDecoder {
+    /// Reads one event and adds it to `out` with what it means. After `message_stop` nothing is read.
+    ///
+    /// # Errors
+    /// An event that is not one of Anthropic's, or one that cannot follow what came before.
+    pub fn push(&mut self, event: SseEvent, out: &mut Vec<Delta>) -> Result<(), DecodeError> {
+        if self.done || event.data.trim_ascii().is_empty() {
+            return Ok(());
+        }
+        let text = std::str::from_utf8(&event.data).map_err(|_| DecodeError::Utf8)?;
+        if event.event.as_deref() == Some(b"error") {
+            let at = json::find(text, &["error".into()]);
+            self.error(at.map_or(text, |at| json::slice(text, &at)), out);
+            return Ok(());
+        }
+        if !text.trim_ascii_start().starts_with('{') {
+            return Err(DecodeError::shape("not an object"));
+        }
+        if u32::try_from(text.len()).is_err() {
+            return Err(DecodeError::TooLarge);
+        }
+        let raw: RawEvent<'_> = serde_json::from_str(text)?;
+        let mut finder = Finder::new(text);
+        let (mut usage, mut prompt) = (None, None);
+        match raw.r#type.as_ref() {
+            "message_start" if self.content => {
+                // Another answer, spliced onto the first.
+                return Err(DecodeError::shape("a second message"));
+            }
+            // Some proxies repeat it.
+            "message_start" if self.started => return Ok(()),
+            "message_start" => {
+                self.started = true;
+                let report = raw.message.as_ref().and_then(|message| message.usage);
+                if let Some(Ok(counts)) = report.map(|report| Counts::read(report.get())) {
+                    self.counts = counts;
+                    prompt = counts.prompt().ok().map(Box::new);
+                }
+            }
+            "content_block_start" => {
+                self.content = true;
+                if let Some(block) = &raw.content_block {
+                    find_block(&mut finder, block);
+                }
+            }
+            "content_block_delta" => {
+                if let Some(delta) = &raw.delta {
+                    find_delta(&mut finder, delta);
+                }
+            }
+            "message_delta" => {
+                let reason = raw
+                    .delta
+                    .as_ref()
+                    .and_then(|delta| delta.stop_reason.as_ref());
+                self.stopped |= reason.is_some();
+                finder.found.finished = 1;
+                usage = raw.usage.map(|report| self.report(text, report));
+            }
+            "message_stop" => self.done = true,
+            "error" => {
+                self.error(raw.error.map_or("{}", RawValue::get), out);
+                return Ok(());
+            }
+            "content_block_stop" | "ping" => {}
+            _ => self.skipped = self.skipped.saturating_add(1),
+        }
+        let mut found = finder.found;
+        found.choices = Some(1);
+        found.usage = usage
+            .as_ref()
+            .and_then(|usage: &ChunkUsage| usage.spans.first().cloned());
+        out.push(Delta::Chunk(Chunk {
+            bytes: event.data,
+            found,
+            usage: usage.map(Box::new),
+            prompt,
+        }));
+        if self.done {
+            out.push(Delta::Done);
+        }
+        Ok(())
+    }
+
+    /// The last usage reported; an unusable last report is a fault, not the one before it.
+    #[must_use]
+    pub const fn usage(&self) -> Option<Result<Usage, UsageFault>> {
+        self.usage
+    }
+
+    /// How many events were handed on without being understood.
+    #[must_use]
+    pub const fn skipped(&self) -> u64 {
+        self.skipped
+    }
+
+    /// How the stream has ended, if no more comes.
+    #[must_use]
+    pub const fn ending(&self) -> Ending {
+        if self.done {
+            Ending::Done
+        } else if self.stopped && !self.failed {
+            Ending::Finished
+        } else {
+            Ending::Cut
+        }
+    }
+
+    fn error(&mut self, text: &str, out: &mut Vec<Delta>) {
+        self.failed = true;
+        out.push(Delta::Error(Box::new(error(text))));
+    }
+
+    fn report(&mut self, text: &str, report: &RawValue) -> ChunkUsage {
+        let usage = match Counts::read(report.get()) {
+            Ok(counts) => {
+                self.counts = counts.over(self.counts);
+                self.counts.usage()
+            }
+            Err(fault) => Err(fault),
+        };
+        self.usage = Some(usage);
+        ChunkUsage {
+            usage,
+            spans: json::offset_in(text, report.get()).into_iter().collect(),
+            report: report_bounded(report.get()),
+        }
+    }
+}
+
+fn find_block<'a>(finder: &mut Finder<'a>, block: &RawBlock<'a>) {
+    finder.leaf(0, TextKind::Reasoning, block.thinking);
+    finder.leaf(0, TextKind::Content, block.text);
+    let (name, input) = block.call_raw();
+    finder.leaf(0, TextKind::ToolCall, name);
+    finder.leaf(
+        0,
+        TextKind::ToolCall,
+        input.filter(|input| input.get() != "{}"),
+    );
+}
+
+fn find_delta<'a>(finder: &mut Finder<'a>, delta: &RawDelta<'a>) {
+    finder.leaf(0, TextKind::Reasoning, delta.thinking);
+    finder.leaf(0, TextKind::Content, delta.text);
+    finder.leaf(0, TextKind::ToolCall, delta.partial_json);
+}
+
+#[derive(Deserialize)]
+struct RawMessage<'a> {
+    #[serde(borrow, default)]
+    r#type: Cow<'a, str>,
+    #[serde(borrow, default)]
+    content: Option<Vec<RawBlock<'a>>>,
+    #[serde(borrow, default)]
+    usage: Json<'a>,
+    #[serde(borrow, default)]
+    error: Json<'a>,
+}
+
+/// Reads the body of a 200 answer that travels as it is.
+///
+/// # Errors
+/// Not JSON, no `content`, or an error inside ([`DecodeError::Upstream`]).
+pub(crate) fn decode(body: Bytes) -> Result<Answer, DecodeError> {
+    let text = std::str::from_utf8(&body).map_err(|_| DecodeError::Utf8)?;
+    if u32::try_from(text.len()).is_err() {
+        return Err(DecodeError::TooLarge);
+    }
+    if !text.trim_ascii_start().starts_with('{') {
+        return Err(DecodeError::shape("not an object"));
+    }
+    let raw: RawMessage<'_> = serde_json::from_str(text)?;
+    if let Some(wrong) = raw.error.filter(|_| raw.r#type != "message") {
+        return Err(DecodeError::Upstream(Box::new(error(wrong.get()))));
+    }
+    let blocks = raw.content.ok_or(DecodeError::shape("no content"))?;
+    let mut finder = Finder::new(text);
+    for block in &blocks {
+        find_block(&mut finder, block);
+    }
+    let mut found: Found = finder.found;
+    found.choices = Some(1);
+    found.usage = raw
+        .usage
+        .and_then(|usage| json::offset_in(text, usage.get()));
+    let usage = raw
+        .usage
+        .map(|usage| Counts::read(usage.get()).and_then(|counts| counts.usage()));
+    let report = raw.usage.and_then(|usage| report_bounded(usage.get()));
+    Ok(Answer::composed(body.clone(), found, usage, report))
+}

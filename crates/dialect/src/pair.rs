@@ -1,0 +1,172 @@
+//! Who speaks what: a client's dialect and a provider's, and which of the two an answer is written in.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::anthropic;
+use crate::client::Bill;
+use crate::client_dialect::ClientDialect;
+use crate::error::{DecodeError, RequestError};
+use crate::messages::{self, Composed, Composing, MessagesRequest};
+use crate::openai::{Answer, Edit, WireRequest};
+use crate::origin::Origin;
+use crate::quirks::Quirks;
+use crate::request::{ChatRequest, RequestLimits};
+use crate::writer::{StreamNames, StreamWriter};
+use crate::{Decoder, Dialect};
+
+/// A client's dialect before a provider's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pair {
+    client: ClientDialect,
+    provider: Dialect,
+    native: bool,
+}
+
+/// A client's request in its own dialect.
+#[derive(Clone, Debug)]
+pub enum ClientRequest<'a> {
+    /// OpenAI's chat completions.
+    Chat(ChatRequest<'a>),
+    /// Anthropic's Messages.
+    Messages(MessagesRequest<'a>),
+}
+
+impl Pair {
+    /// A client of `client` before a provider of `provider`.
+    #[must_use]
+    pub fn new(client: ClientDialect, provider: Dialect) -> Self {
+        let native = match client {
+            ClientDialect::Chat | ClientDialect::Responses => false,
+            ClientDialect::Messages => provider == Dialect::Anthropic,
+        };
+        Self {
+            client,
+            provider,
+            native,
+        }
+    }
+
+    /// What the client speaks.
+    #[must_use]
+    pub const fn client(self) -> ClientDialect {
+        self.client
+    }
+
+    /// Whether requests and answers travel as they are, where a chat request would have to be
+    /// composed otherwise.
+    #[must_use]
+    pub const fn is_native(self) -> bool {
+        self.native
+    }
+
+    /// Reads the body of a 200 answer to a request that did not stream, as [`Dialect::decode`] does.
+    ///
+    /// # Errors
+    /// Not an answer of the provider's dialect, or an error inside it ([`DecodeError::Upstream`]).
+    pub fn decode(
+        self,
+        body: Bytes,
+        quirks: &Quirks,
+        origin: Origin,
+    ) -> Result<Answer, DecodeError> {
+        match self.client {
+            ClientDialect::Messages if self.native => anthropic::forward::decode(body),
+            ClientDialect::Chat | ClientDialect::Messages | ClientDialect::Responses => {
+                self.provider.decode(body, quirks, origin)
+            }
+        }
+    }
+
+    /// A decoder for one stream.
+    #[must_use]
+    pub fn decoder(self, quirks: Arc<Quirks>, origin: Origin) -> Decoder {
+        match self.client {
+            ClientDialect::Messages if self.native => Decoder::Forward(Box::default()),
+            ClientDialect::Chat | ClientDialect::Messages | ClientDialect::Responses => {
+                self.provider.decoder(quirks, origin)
+            }
+        }
+    }
+
+    /// Writes one stream to the client. A chat's usage is shown only to whoever asked for it.
+    #[must_use]
+    pub fn writer(self, names: StreamNames, include_usage: bool) -> StreamWriter {
+        match self.client {
+            ClientDialect::Messages if self.native => StreamWriter::native_messages(names),
+            ClientDialect::Messages => StreamWriter::messages(names),
+            ClientDialect::Chat | ClientDialect::Responses => {
+                StreamWriter::chat(names, include_usage)
+            }
+        }
+    }
+
+    /// A plain answer with the bill in it, as the client reads it.
+    #[must_use]
+    pub fn answer(self, answer: &Answer, bill: &Bill<'_>, names: &StreamNames) -> Bytes {
+        match self.client {
+            ClientDialect::Messages if self.native => messages::native_answer(answer, bill),
+            ClientDialect::Messages => messages::answer(answer, bill, names),
+            ClientDialect::Chat | ClientDialect::Responses => answer.with_bill(bill),
+        }
+    }
+}
+
+impl<'a> ClientRequest<'a> {
+    /// Reads a request body in a client's dialect.
+    ///
+    /// # Errors
+    /// What CONTRACT 3 answers with 400.
+    pub fn parse(
+        client: ClientDialect,
+        body: &'a [u8],
+        limits: &RequestLimits,
+    ) -> Result<Self, RequestError> {
+        match client {
+            ClientDialect::Chat | ClientDialect::Responses => {
+                ChatRequest::parse(body, limits).map(Self::Chat)
+            }
+            ClientDialect::Messages => MessagesRequest::parse(body, limits).map(Self::Messages),
+        }
+    }
+
+    /// The model asked for.
+    #[must_use]
+    pub fn model(&self) -> &str {
+        match self {
+            Self::Chat(request) => request.model(),
+            Self::Messages(request) => request.model(),
+        }
+    }
+
+    /// The same as a chat request; `None` where it is one.
+    ///
+    /// # Errors
+    /// Something in it that no provider could read.
+    pub fn compose(&self, target: &Composing<'_>) -> Result<Option<Composed>, RequestError> {
+        match self {
+            Self::Chat(_) => Ok(None),
+            Self::Messages(request) => request.compose(target).map(Some),
+        }
+    }
+
+    /// The request for a provider that speaks the client's own dialect; `None` for a chat, which
+    /// [`Dialect::encode`] writes. `betas` are the values of the client's `anthropic-beta`.
+    ///
+    /// # Errors
+    /// What the provider cannot do, or what has a price of its own.
+    pub fn encode_native(
+        &self,
+        edit: &Edit<'_>,
+        quirks: &Quirks,
+        betas: &[&str],
+    ) -> Result<Option<WireRequest>, RequestError> {
+        match self {
+            Self::Chat(_) => Ok(None),
+            Self::Messages(request) => {
+                anthropic::native::encode(request, edit, quirks, betas).map(Some)
+            }
+        }
+    }
+}
