@@ -23,7 +23,7 @@ pub fn variable(name: &str) -> Option<String> {
 /// Providers at one address. Every token of `m` costs 1 credit per million (1,000 nano);
 /// `shared` is served by both, for twice as much by the second. A third speaks Anthropic's dialect:
 /// `claude` costs what `m` does, `claude-thinking` has a price for each kind of token. `text`,
-/// `embed`, `moderate`, `rerank` and `rerank-tokens` are for the endpoints that they are named after.
+/// `embed`, `moderate`, `rerank`, `picture`, `speak`, `hear` and those of them that are sold by tokens are for the endpoints that they are named after.
 #[must_use]
 pub fn provider_files(url: &str) -> Vec<(String, ProviderFile)> {
     let parsed = |(name, text): (&str, String)| {
@@ -84,6 +84,37 @@ pub fn provider_texts(url: &str) -> Vec<(&'static str, String)> {
             "endpoints = [\"rerank\"]\n",
             r#"prompt = "1", completion = "0""#,
         ),
+        model(
+            "picture",
+            "endpoints = [\"image_generations\", \"image_edits\"]\n\
+             image_prices = [\n\
+             { size = \"1024x1024\", quality = \"standard\", default = true, price = { image = \"0.04\" } },\n\
+             { size = \"1792x1024\", quality = \"hd\", price = { image = \"0.12\" } },\n]\n",
+            r#"image = "0.04""#,
+        ),
+        model(
+            "picture-tokens",
+            "endpoints = [\"image_generations\", \"image_edits\"]\n",
+            r#"prompt = "5", completion = "0", image_completion = "40""#,
+        )
+        .replace("max_output_tokens = 16384", "max_output_tokens = 200"),
+        model("speak", "endpoints = [\"speech\"]\n", r#"character = "15""#),
+        model(
+            "speak-tokens",
+            "endpoints = [\"speech\"]\n",
+            r#"prompt = "1", completion = "12""#,
+        ),
+        model(
+            "hear",
+            "endpoints = [\"transcriptions\", \"translations\"]\n",
+            r#"second = "0.0001""#,
+        ),
+        model(
+            "hear-tokens",
+            "endpoints = [\"transcriptions\"]\n",
+            r#"prompt = "1", completion = "1", audio_prompt = "2""#,
+        )
+        .replace("max_output_tokens = 16384", "max_output_tokens = 6"),
         "[[models]]\nid = \"unpriced\"\ncontext_window = 1000\n".to_owned(),
     ];
     let backup = [model(

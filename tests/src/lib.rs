@@ -14,6 +14,7 @@ mod customer;
 mod dice;
 mod eventually;
 mod fleet;
+mod form;
 mod gateway;
 mod oracle;
 mod program;
@@ -31,6 +32,7 @@ pub use customer::{Balance, Customer};
 pub use dice::Dice;
 pub use eventually::{LIMIT, eventually, in_time, unchanging};
 pub use fleet::{Fleet, Target, grants_hold, replica_states};
+pub use form::{Form, form};
 pub use gateway::Gateway;
 pub use oracle::{
     PROMPT, PROMPT_TOKENS, chat, count_tokens, credits, streamed, tokens_cost, usage,

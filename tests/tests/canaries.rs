@@ -19,6 +19,14 @@ const FREE: [&str; 7] = [
     "/v1/quote",
 ];
 
+/// What it asks for in forms: path, model and the name of the file.
+const FORMS: [(&str, &str, &str); 4] = [
+    ("/v1/audio/transcriptions", "hear", "file"),
+    ("/v1/audio/transcriptions", "hear-tokens", "file"),
+    ("/v1/audio/translations", "hear", "file"),
+    ("/v1/images/edits", "picture", "image"),
+];
+
 /// What an empty account asks for, by path.
 fn canaries() -> Vec<(&'static str, Value)> {
     vec![
@@ -50,6 +58,22 @@ fn canaries() -> Vec<(&'static str, Value)> {
             "/v1/rerank",
             json!({"model": "rerank-tokens", "query": "a", "documents": ["b"]}),
         ),
+        (
+            "/v1/images/generations",
+            json!({"model": "picture", "prompt": "a cat"}),
+        ),
+        (
+            "/v1/images/generations",
+            json!({"model": "picture-tokens", "prompt": "a cat", "stream": true}),
+        ),
+        (
+            "/v1/audio/speech",
+            json!({"model": "speak", "input": "a", "voice": "v"}),
+        ),
+        (
+            "/v1/audio/speech",
+            json!({"model": "speak-tokens", "input": "a", "voice": "v", "stream_format": "sse"}),
+        ),
     ]
 }
 
@@ -63,6 +87,16 @@ async fn c6_every_paid_endpoint_refuses_an_empty_key() {
         let sent = request.body(body.to_string()).send().await.unwrap();
         let answer = Plain::read(sent).await;
         assert_eq!(answer.status, 402, "{path} {body}: {:?}", answer.body);
+        asked.insert(path);
+    }
+    for (path, model, name) in FORMS {
+        // An edit must say what is to be done.
+        let prompt = (name == "image").then_some(("prompt", "a hat"));
+        let fields: Vec<_> = [("model", model)].into_iter().chain(prompt).collect();
+        let form = tests::form(&fields, &[(name, b"no sound and no picture")]);
+        let request = gateway.call(Method::POST, path, &customer.secret);
+        let answer = Plain::read(form.onto(request).send().await.unwrap()).await;
+        assert_eq!(answer.status, 402, "{path}: {:?}", answer.body);
         asked.insert(path);
     }
     assert_eq!(gateway.provider.stats().requests, 0);

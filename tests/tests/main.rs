@@ -22,6 +22,7 @@ mod idempotency;
 mod kills;
 mod local_journal;
 mod matrix;
+mod media;
 mod messages;
 mod operator;
 mod passing;

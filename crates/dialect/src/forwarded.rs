@@ -138,8 +138,13 @@ impl<'a> Forwarded<'a> {
                 }
                 Ok(())
             }
-            // Their requests are forms; as JSON only the model is read.
-            Endpoint::Transcriptions | Endpoint::Translations => Ok(()),
+            // Their requests are forms, whose fields are given as JSON.
+            Endpoint::Transcriptions | Endpoint::Translations => {
+                if let Some(prompt) = body.string("prompt") {
+                    self.push(prompt, 1);
+                }
+                Ok(())
+            }
             // They have a request of their own.
             Endpoint::Chat | Endpoint::Completions => Ok(()),
         }
@@ -285,6 +290,16 @@ impl<'a> Forwarded<'a> {
     pub fn encode(&self, upstream_model: &str) -> Bytes {
         let mut splice = Splice::default();
         splice.replace(self.model_at.clone(), json::quote(upstream_model));
+        Bytes::from(splice.apply(self.text))
+    }
+
+    /// The same, with one more member, given as it is written: `"name":value`. One of that name that
+    /// the client sent is not looked for: the last counts.
+    #[must_use]
+    pub fn encode_with(&self, upstream_model: &str, member: &str) -> Bytes {
+        let mut splice = Splice::default();
+        splice.replace(self.model_at.clone(), json::quote(upstream_model));
+        splice.insert(self.model_at.end, format!(",{member}"));
         Bytes::from(splice.apply(self.text))
     }
 }

@@ -97,6 +97,19 @@ impl Quirks {
         }
     }
 
+    /// The same for text completions: what is renamed, added or sent elsewhere is a chat's, and the
+    /// output limit has one name there.
+    #[must_use]
+    pub fn for_completions(&self) -> Self {
+        Self {
+            rename: BTreeMap::new(),
+            set: BTreeMap::new(),
+            path: None,
+            output_limit_field: OutputLimitField::MaxTokens,
+            ..self.clone()
+        }
+    }
+
     /// The path of a request for `model`: the provider's own, else `default`.
     pub(crate) fn path_for(&self, default: &str, model: &str) -> String {
         let template = self.path.as_deref().unwrap_or(default);

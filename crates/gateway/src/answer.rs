@@ -116,16 +116,25 @@ pub async fn finish(
     mut charge: Charge,
     watched: &Watched,
 ) -> Result<Settled, ApiError> {
-    let lacking = charge.lacking()?;
-    if lacking.is_positive() && !charge.grow(lacking, Instant::now()) {
-        // The provider has delivered it: what cannot be had now is a house loss.
-        let mut search = Search::begin(&app.ledger, &charge, lacking);
-        std::future::poll_fn(|cx| search.poll(cx, &app.ledger, &mut charge)).await;
-        let _ = charge.grow(charge.lacking()?, Instant::now());
-    }
+    cover(app, &mut charge).await?;
     let settled = charge.finish(End::Completed).ok_or(ApiError::Internal)?;
     watched.settled(End::Completed, Some(settled));
     Ok(settled)
+}
+
+/// Finds credit for what was reported above the hold.
+///
+/// # Errors
+/// A cost that does not fit.
+pub async fn cover(app: &Shared, charge: &mut Charge) -> Result<(), ApiError> {
+    let lacking = charge.lacking()?;
+    if lacking.is_positive() && !charge.grow(lacking, Instant::now()) {
+        // The provider has delivered it: what cannot be had now is a house loss.
+        let mut search = Search::begin(&app.ledger, charge, lacking);
+        std::future::poll_fn(|cx| search.poll(cx, &app.ledger, charge)).await;
+        let _ = charge.grow(charge.lacking()?, Instant::now());
+    }
+    Ok(())
 }
 
 /// Counts the texts of an answer. The hold covers its worst case, so credit is lacking only

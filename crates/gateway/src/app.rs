@@ -74,6 +74,20 @@ pub fn router(app: Shared) -> Router {
         .route("/v1/rerank", forwarded::handler(Endpoint::Rerank))
         .route("/v1/messages", post(messages::create))
         .route("/v1/messages/count_tokens", post(messages::count))
+        .route(
+            "/v1/images/generations",
+            forwarded::handler(Endpoint::ImageGenerations),
+        )
+        .route("/v1/images/edits", forwarded::handler(Endpoint::ImageEdits))
+        .route("/v1/audio/speech", forwarded::handler(Endpoint::Speech))
+        .route(
+            "/v1/audio/transcriptions",
+            forwarded::handler(Endpoint::Transcriptions),
+        )
+        .route(
+            "/v1/audio/translations",
+            forwarded::handler(Endpoint::Translations),
+        )
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*id}", get(models::one))
         .route("/v1/key", get(account::key))

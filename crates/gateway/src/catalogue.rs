@@ -71,6 +71,50 @@ pub struct Model {
     pub deprecated: bool,
     /// Its price and the version of it; `None`: refused until one is written.
     pub price: Option<(Arc<Price>, PriceId)>,
+    /// Prices of images that differ by size and quality.
+    pub image_prices: Vec<ImagePrice>,
+}
+
+/// The price of images of one size and quality.
+#[derive(Clone, Debug)]
+pub struct ImagePrice {
+    size: String,
+    quality: String,
+    default: bool,
+    price: (Arc<Price>, PriceId),
+}
+
+impl Model {
+    /// The price of a request for images of a size and a quality; what a request does not name is
+    /// that of the default. What has no price of its own costs what the dearest costs.
+    #[must_use]
+    pub fn priced(
+        &self,
+        size: Option<&str>,
+        quality: Option<&str>,
+    ) -> Option<&(Arc<Price>, PriceId)> {
+        let default = self.image_prices.iter().find(|one| one.default);
+        let size = size.or(default.map(|one| one.size.as_str()));
+        let quality = quality.or(default.map(|one| one.quality.as_str()));
+        let exact = self
+            .image_prices
+            .iter()
+            .find(|one| Some(one.size.as_str()) == size && Some(one.quality.as_str()) == quality);
+        let dearest = || {
+            let image = |one: &&ImagePrice| one.price.0.base().image.unwrap_or(Credits::ZERO);
+            self.image_prices.iter().max_by_key(image)
+        };
+        exact
+            .or_else(dearest)
+            .map(|one| &one.price)
+            .or(self.price.as_ref())
+    }
+
+    /// Every price that it may be charged at.
+    pub fn prices(&self) -> impl Iterator<Item = &(Arc<Price>, PriceId)> {
+        let of_images = self.image_prices.iter().map(|one| &one.price);
+        self.price.iter().chain(of_images)
+    }
 }
 
 /// A provider that is configured but not served, and why.
@@ -268,6 +312,21 @@ fn served(provider: &Arc<Provider>, model: &ModelFile) -> Result<Model, String> 
                 .transpose()
         })
         .map_err(|error| format!("model {:?}: {error}", model.id))?;
+    let image_prices = model
+        .image_prices
+        .iter()
+        .map(|one| {
+            let price = Price::new(one.price.clone(), Vec::new())?;
+            let id = price.id()?;
+            Ok(ImagePrice {
+                size: one.size.clone(),
+                quality: one.quality.clone(),
+                default: one.default,
+                price: (Arc::new(price), id),
+            })
+        })
+        .collect::<Result<_, billing::PriceError>>()
+        .map_err(|error| format!("model {:?}: image_prices: {error}", model.id))?;
     let tokenizer = model.tokenizer();
     Ok(Model {
         id: model.id.as_str().into(),
@@ -288,6 +347,7 @@ fn served(provider: &Arc<Provider>, model: &ModelFile) -> Result<Model, String> 
         features: model.features.clone(),
         deprecated: model.deprecated,
         price,
+        image_prices,
     })
 }
 

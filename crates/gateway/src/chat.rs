@@ -278,12 +278,17 @@ impl Attempt<'_> {
                 return Ok(wire);
             }
         }
-        let mut wire = provider.dialect.encode(self.request, &edit, quirks)?;
         if self.request.endpoint() == Endpoint::Completions {
+            let quirks = provider.quirks.for_completions();
+            let mut wire = provider.dialect.encode(self.request, &edit, &quirks)?;
             provider
                 .path(Endpoint::Completions)
                 .clone_into(&mut wire.path);
+            return Ok(wire);
         }
+        let wire = provider
+            .dialect
+            .encode(self.request, &edit, &provider.quirks)?;
         Ok(wire)
     }
 

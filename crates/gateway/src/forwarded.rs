@@ -1,5 +1,8 @@
 //! The endpoints whose requests are forwarded but for the model's name: held at their worst case, charged by what the answer reports.
 
+mod relay;
+mod work;
+
 use std::sync::Arc;
 
 use axum::{
@@ -7,11 +10,15 @@ use axum::{
     response::Response,
     routing::{MethodRouter, post},
 };
-use billing::{Charge, Prompt, RequestFacts, Settled};
+use billing::{Charge, RequestFacts, Settled};
 use bytes::Bytes;
 use dialect::{DecodeError, Endpoint, Forwarded, ForwardedAnswer, RequestLimits, WireRequest};
-use tokens::Usage;
+use http::{HeaderName, HeaderValue, header};
 
+use self::{
+    relay::Relay,
+    work::{Estimate, Work},
+};
 use crate::{
     admit::{self, Ask},
     answer,
@@ -25,8 +32,8 @@ use crate::{
     upstream::Failure,
 };
 
-/// Tokens that a model may put around each input: what begins and ends a text.
-const FRAME_TOKENS: u64 = 8;
+/// What an answer cost that is not JSON, in credits.
+pub const X_COST: HeaderName = HeaderName::from_static("x-tollway-cost");
 
 /// The handler of an endpoint.
 pub fn handler(endpoint: Endpoint) -> MethodRouter<Shared> {
@@ -35,6 +42,10 @@ pub fn handler(endpoint: Endpoint) -> MethodRouter<Shared> {
 
 async fn create(endpoint: Endpoint, app: Shared, request: Request) -> Result<Response, ApiError> {
     let check = |asked: &Asked| {
+        // A form is read when its turn comes.
+        if endpoint.takes_form() {
+            return Ok(());
+        }
         let request = Forwarded::parse(endpoint, &asked.body, &RequestLimits::default())?;
         targets::serving(&asked.app, &asked.key, request.model(), endpoint).map(|_| ())
     };
@@ -47,11 +58,13 @@ async fn run(
     asked: Asked,
     mut recording: Option<Recording>,
 ) -> Result<Response, ApiError> {
-    let request = Forwarded::parse(endpoint, &asked.body, &RequestLimits::default())?;
+    let work = Work::read(endpoint, &asked).await?;
+    let request = work.request()?;
     let targets = targets::serving(&asked.app, &asked.key, request.model(), endpoint)?;
     let job = Job {
         endpoint,
         asked: &asked,
+        work: &work,
         request: &request,
     };
     targets::ask(&asked, &targets, &mut recording, &job).await
@@ -61,6 +74,7 @@ async fn run(
 struct Job<'a> {
     endpoint: Endpoint,
     asked: &'a Asked,
+    work: &'a Work,
     request: &'a Forwarded<'a>,
 }
 
@@ -71,29 +85,36 @@ impl Attempt for Job<'_> {
         recording: &mut Option<Recording>,
     ) -> Result<Response, Missed> {
         let app = &self.asked.app;
-        let charge = self.start(model).await?;
+        let estimate = self.work.estimate(self.request, model);
+        // The audio of a model that is sold by tokens is asked for as events: only they say how many.
+        let spoken = self.endpoint == Endpoint::Speech && estimate.by_tokens;
+        let charge = self.start(model, &estimate).await?;
         if let Some(recording) = recording {
             recording.may_owe();
         }
         self.asked.watched.goes_upstream();
-        let sent = app.upstream.send(&model.provider, self.wire(model)).await;
-        let read = match sent {
-            Ok(response) => answer::read(response, &app.settings).await,
-            Err(failure) => Err(failure),
+        let wire = self.wire(model, spoken && !self.request.stream());
+        let response = match app.upstream.send(&model.provider, wire).await {
+            Ok(response) => response,
+            Err(failure) => return Err(self.failed(failure, Some(charge))),
         };
-        match read.and_then(|bytes| decode(self.endpoint, bytes)) {
-            Ok(answer) => {
-                let settled = self.settle(charge, &answer).await?;
-                self.asked.watched.succeeded();
-                let body = with_bill(&settled, |bill| answer.with_bill(bill));
-                if let Some(recording) = recording.take() {
-                    recording.answered(&body);
+        match Kind::of(&response) {
+            Kind::Events if self.request.stream() || spoken => {
+                let plain = !self.request.stream();
+                let relay = Relay::new(self.endpoint, self.asked, charge, &estimate, response);
+                match relay.open(model, plain).await {
+                    Ok(response) => Ok(response),
+                    Err((failure, charge)) => Err(self.failed(failure, charge)),
                 }
-                Ok(answer::json(body))
             }
-            Err(failure) => {
-                self.asked.watched.upstream_failed(&failure);
-                Err(Missed::Failed(failure, Some(Box::new(charge))))
+            Kind::Json => self.document(charge, &estimate, response, recording).await,
+            Kind::Other if self.endpoint == Endpoint::Speech && !spoken => {
+                self.audio(charge, response).await
+            }
+            Kind::Other if self.work.is_recording() => self.text(charge, &estimate, response).await,
+            Kind::Events | Kind::Other => {
+                let failure = Failure::Garbage("not what the endpoint answers".into());
+                Err(self.failed(failure, Some(charge)))
             }
         }
     }
@@ -101,12 +122,18 @@ impl Attempt for Job<'_> {
 
 impl Job<'_> {
     /// Sets the worst case aside.
-    async fn start(&self, model: &Arc<Model>) -> Result<Charge, ApiError> {
+    async fn start(&self, model: &Arc<Model>, estimate: &Estimate) -> Result<Charge, ApiError> {
         let Asked {
             app, watched, key, ..
         } = self.asked;
-        let (price, price_id) = model.price.as_ref().ok_or(ApiError::NoPrice)?;
-        let ask = Ask::whole(self.prompt(model), 0, self.asked.body.len());
+        let (request, work) = (self.request, self.work);
+        let priced = model.priced(request.size(), request.quality());
+        let (price, price_id) = priced.ok_or(ApiError::NoPrice)?;
+        let ask = Ask::whole(
+            work.prompt(model, estimate),
+            estimate.output_max,
+            self.asked.body.len(),
+        );
         let admitted = admit::hold(&app.ledger, &key.path, price, model, ask).await?;
         let facts = RequestFacts {
             request_id: watched.request_id(),
@@ -117,88 +144,171 @@ impl Job<'_> {
             model: model.id.clone(),
             provider: model.provider.name.clone(),
             price_id: *price_id,
-            stream: false,
+            stream: request.stream(),
         };
         let arrived = watched.arrived();
-        Ok(admitted
+        let mut charge = admitted
             .hold
-            .start(Arc::new(facts), admitted.meter, arrived)?)
+            .start(Arc::new(facts), admitted.meter, arrived)?;
+        if let Some(likely) = work.likely(estimate) {
+            // Who leaves now pays for what is likely, not for the worst case.
+            charge.know_prompt(likely);
+        }
+        Ok(charge)
     }
 
-    /// What is asked for: bounded by bytes, and counted where that may decide.
-    fn prompt(&self, model: &Model) -> Prompt {
-        let tokenizer = model.tokenizer;
-        let inputs = self.request.inputs();
-        let tokens = self
-            .request
-            .tokens(|text| tokenizer.upper_bound(text.len()));
-        let framed = tokens.saturating_add(inputs.saturating_mul(FRAME_TOKENS));
-        let window = u64::from(model.context_window).saturating_mul(inputs);
-        let pieces = *self.request.pieces();
-        let bound = Usage {
-            prompt: if self.endpoint == Endpoint::Rerank {
-                framed
-            } else {
-                framed.min(window)
-            },
-            searches: pieces.searches_max,
-            ..Usage::default()
-        };
-        let (endpoint, body) = (self.endpoint, self.asked.body.clone());
-        let count = move || {
-            match Forwarded::parse(endpoint, &body, &RequestLimits::default()) {
-                Ok(request) => Usage {
-                    prompt: request.tokens(|text| tokenizer.count(text)),
-                    searches: pieces.searches,
-                    ..bound
-                },
-                // Cannot be: it parsed when it came in.
-                Err(_) => bound,
-            }
-        };
-        Prompt::AtMost(bound, Box::new(count))
-    }
-
-    fn wire(&self, model: &Model) -> WireRequest {
+    fn wire(&self, model: &Model, as_events: bool) -> WireRequest {
         let provider = &model.provider;
-        let headers = provider.quirks.headers.iter();
+        let mut headers: Vec<_> = provider
+            .quirks
+            .headers
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        let body = match self.work.form() {
+            Some(form) => {
+                let written = form.write(&model.upstream_id);
+                headers.push((header::CONTENT_TYPE.to_string(), written.content_type));
+                written.body
+            }
+            None if as_events => self
+                .request
+                .encode_with(&model.upstream_id, r#""stream_format":"sse""#),
+            None => self.request.encode(&model.upstream_id),
+        };
         WireRequest {
             path: provider.path(self.endpoint).to_owned(),
-            headers: headers
-                .map(|(name, value)| (name.clone(), value.clone()))
-                .collect(),
-            body: self.request.encode(&model.upstream_id),
+            headers,
+            body,
         }
     }
 
-    /// Settles by the provider's report, and what it does not report by what was asked for.
-    async fn settle(
+    fn failed(&self, failure: Failure, charge: Option<Charge>) -> Missed {
+        self.asked.watched.upstream_failed(&failure);
+        Missed::Failed(failure, charge.map(Box::new))
+    }
+
+    /// An answer that is JSON, with its bill.
+    async fn document(
         &self,
         mut charge: Charge,
-        answer: &ForwardedAnswer,
-    ) -> Result<Settled, ApiError> {
+        estimate: &Estimate,
+        response: reqwest::Response,
+        recording: &mut Option<Recording>,
+    ) -> Result<Response, Missed> {
+        let read = answer::read(response, &self.asked.app.settings).await;
+        let answer = match read.and_then(|bytes| decode(self.endpoint, bytes)) {
+            Ok(answer) => answer,
+            Err(failure) => return Err(self.failed(failure, Some(charge))),
+        };
+        let images = answer.data();
+        match answer.usage() {
+            Some(Ok(usage)) => {
+                let usage = estimate.complete(usage, images);
+                charge.report(usage, answer.usage_text().map(Into::into));
+            }
+            other => {
+                if let Some(Err(fault)) = other {
+                    self.asked.watched.usage_fault(fault);
+                }
+                if let Some(counted) = self.work.counted(self.request, estimate, images) {
+                    charge.know_prompt(counted);
+                }
+            }
+        }
+        let settled = self.settle(charge).await?;
+        let body = with_bill(&settled, |bill| answer.with_bill(bill));
+        if let Some(recording) = recording.take() {
+            recording.answered(&body);
+        }
+        Ok(answer::json(body))
+    }
+
+    /// A transcript as text or subtitles, which say nothing of what they took.
+    async fn text(
+        &self,
+        mut charge: Charge,
+        estimate: &Estimate,
+        response: reqwest::Response,
+    ) -> Result<Response, Missed> {
+        let kind = response.headers().get(header::CONTENT_TYPE).cloned();
+        let body = match answer::read(response, &self.asked.app.settings).await {
+            Ok(body) => body,
+            Err(failure) => return Err(self.failed(failure, Some(charge))),
+        };
+        if let Some(mut counted) = self.work.counted(self.request, estimate, None) {
+            if estimate.by_tokens {
+                let text = String::from_utf8_lossy(&body);
+                counted.completion = estimate.tokenizer.count(&text);
+            }
+            charge.know_prompt(counted);
+        }
+        let settled = self.settle(charge).await?;
+        Ok(opaque(body.into(), kind, &settled))
+    }
+
+    /// Audio that is sold by what was read: its cost is known before it comes, and it is passed on
+    /// as it comes.
+    async fn audio(&self, charge: Charge, response: reqwest::Response) -> Result<Response, Missed> {
+        let kind = response.headers().get(header::CONTENT_TYPE).cloned();
+        let body = match relay::first(response, &self.asked.app.settings).await {
+            Ok(body) => body,
+            Err(failure) => return Err(self.failed(failure, Some(charge))),
+        };
+        let settled = self.settle(charge).await?;
+        Ok(opaque(
+            body.passed_on(self.asked.watched.clone()),
+            kind,
+            &settled,
+        ))
+    }
+
+    async fn settle(&self, mut charge: Charge) -> Result<Settled, ApiError> {
         let Asked { app, watched, .. } = self.asked;
         let now = std::time::Instant::now();
         charge.mark_first_output(now);
         watched.output(now);
-        match answer.usage() {
-            Some(Ok(usage)) => {
-                let pieces = self.request.pieces();
-                let usage = Usage {
-                    searches: if usage.searches == 0 {
-                        pieces.searches
-                    } else {
-                        usage.searches
-                    },
-                    ..usage
-                };
-                charge.report(usage, answer.usage_text().map(Into::into));
-            }
-            Some(Err(fault)) => watched.usage_fault(fault),
-            None => {}
-        }
-        answer::finish(app, charge, watched).await
+        let settled = answer::finish(app, charge, watched).await?;
+        watched.succeeded();
+        Ok(settled)
     }
+}
+
+/// What a provider's answer is, by its head.
+enum Kind {
+    Json,
+    Events,
+    Other,
+}
+
+impl Kind {
+    fn of(response: &reqwest::Response) -> Self {
+        let kind = response.headers().get(header::CONTENT_TYPE);
+        let kind = kind.and_then(|value| value.to_str().ok()).unwrap_or("");
+        let is = |name: &str| {
+            let head = kind.trim_start().get(..name.len());
+            head.is_some_and(|head| head.eq_ignore_ascii_case(name))
+        };
+        if is("application/json") {
+            Self::Json
+        } else if is("text/event-stream") {
+            Self::Events
+        } else {
+            Self::Other
+        }
+    }
+}
+
+/// An answer that is not JSON: its cost is in a header.
+fn opaque(body: axum::body::Body, kind: Option<HeaderValue>, settled: &Settled) -> Response {
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    let plain = || HeaderValue::from_static("application/octet-stream");
+    headers.insert(header::CONTENT_TYPE, kind.unwrap_or_else(plain));
+    if let Ok(cost) = HeaderValue::from_str(&settled.charged.to_string()) {
+        headers.insert(X_COST, cost);
+    }
+    response
 }
 
 fn decode(endpoint: Endpoint, body: Bytes) -> Result<ForwardedAnswer, Failure> {

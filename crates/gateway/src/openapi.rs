@@ -83,9 +83,14 @@ fn operation(route: &Route, schemas: &mut Schemas) -> Value {
         operation["parameters"] = parameters.into();
     }
     if let Some(body) = route.body {
+        let kind = if route.form {
+            "multipart/form-data"
+        } else {
+            "application/json"
+        };
         operation["requestBody"] = json!({
             "required": true,
-            "content": {"application/json": {"schema": body(schemas)}},
+            "content": {kind: {"schema": body(schemas)}},
         });
     }
     operation

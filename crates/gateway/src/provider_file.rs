@@ -133,9 +133,27 @@ pub struct ModelFile {
     /// Other rates for long prompts.
     #[serde(default)]
     pub price_tiers: Vec<TierFile>,
+    /// Prices of images that differ by size and quality.
+    #[serde(default)]
+    pub image_prices: Vec<ImagePriceFile>,
     /// The day this price was taken, where it differs from the file's.
     #[serde(default)]
     pub price_date: Option<String>,
+}
+
+/// The price of images of one size and quality, as written.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImagePriceFile {
+    /// As clients ask for it, such as `1024x1024`.
+    pub size: String,
+    /// As clients ask for it, such as `hd`.
+    pub quality: String,
+    /// Whether a request that names neither means this one.
+    #[serde(default)]
+    pub default: bool,
+    /// Its rates.
+    pub price: Rates,
 }
 
 /// One tier, as written.

@@ -270,7 +270,7 @@ async fn record_prices(store: &Store, catalogue: &Catalogue) -> Result<(), Serve
     let priced: Vec<_> = catalogue
         .models()
         .iter()
-        .filter_map(|model| model.price.as_ref().map(|price| (model, price)))
+        .flat_map(|model| model.prices().map(move |price| (model, price)))
         .collect();
     let texts: Vec<String> = priced
         .iter()

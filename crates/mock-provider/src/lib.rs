@@ -21,6 +21,7 @@ mod embeddings;
 mod faults;
 mod gates;
 mod judged;
+mod media;
 mod messages;
 mod plain;
 mod reply;

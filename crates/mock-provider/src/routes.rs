@@ -20,7 +20,7 @@ use crate::script::{Script, Step, Wait};
 use crate::server::{SeenRequest, State};
 use crate::stats::Progress;
 use crate::wire::Ending;
-use crate::{fault_models, faults, judged, messages};
+use crate::{fault_models, faults, judged, media, messages};
 
 const BODY_BYTES_MAX: usize = 64 << 20;
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -80,6 +80,9 @@ pub(crate) async fn handle(
         }
         (&Method::POST, "/rerank") => {
             return stage.document(&body, judged::rerank, progress).await;
+        }
+        (&Method::POST, path) if path.starts_with("/images/") || path.starts_with("/audio/") => {
+            return stage.media(path, &body, progress).await;
         }
         (&Method::GET, "/models") => models(),
         (_, "/models") => wrong_method("GET"),
@@ -166,6 +169,40 @@ impl Stage<'_> {
             Some(answer) => document(StatusCode::OK, answer.to_string()),
             None => refusal(StatusCode::BAD_REQUEST, "nothing that can be answered"),
         })
+    }
+
+    /// Images and audio, asked for in JSON or in a form. A script answers here too.
+    async fn media(self, path: &str, body: &Bytes, mut progress: Progress) -> Answered {
+        let json: Value = serde_json::from_slice(body).unwrap_or_default();
+        let text = |name: &str| match &json[name] {
+            Value::String(text) => text.clone(),
+            Value::Bool(flag) => flag.to_string(),
+            Value::Number(number) => number.to_string(),
+            Value::Null | Value::Array(_) | Value::Object(_) => media::field(body, name).to_owned(),
+        };
+        let model = text("model");
+        if let Some(script) = self.state.script_for(&model) {
+            return self
+                .play(script, &Asked::default(), Shape::Chat, progress)
+                .await;
+        }
+        let streams = matches!(text("stream").as_str(), "true" | "True");
+        progress.completed();
+        let answer = match path {
+            "/images/generations" | "/images/edits" => {
+                let count = text("n").parse().unwrap_or(1);
+                media::images(&model, &text("prompt"), count, streams)
+            }
+            "/audio/speech" => media::speech(&text("input"), text("stream_format") == "sse"),
+            "/audio/transcriptions" | "/audio/translations" => {
+                media::heard(&model, &text("response_format"), streams)
+            }
+            _ => return Ok(refusal(StatusCode::NOT_FOUND, "unknown path")),
+        };
+        let mut response = document(StatusCode::OK, answer.body);
+        let kind = HeaderValue::from_static(answer.kind);
+        response.headers_mut().insert(CONTENT_TYPE, kind);
+        Ok(response)
     }
 
     async fn play(

@@ -108,6 +108,9 @@ pub(crate) struct Model {
     pub(crate) price: Option<BTreeMap<String, String>>,
     #[serde(default)]
     pub(crate) price_tiers: Vec<Tier>,
+    /// Prices of images by size and quality.
+    #[serde(default)]
+    pub(crate) image_prices: Vec<BTreeMap<String, toml::Value>>,
     pub(crate) price_date: Option<String>,
 }
 

@@ -87,6 +87,72 @@ pub(super) fn rerank_body(schemas: &mut Schemas) -> Value {
     schemas.put("RerankRequest", schema)
 }
 
+/// OpenAI's images.
+pub(super) fn image_body(schemas: &mut Schemas) -> Value {
+    let properties = json!({
+        "prompt": {"type": "string", "minLength": 1},
+        "n": {"type": "integer", "minimum": 1, "maximum": 10},
+        "size": {"type": "string"},
+        "quality": {"type": "string"},
+        "stream": {"type": "boolean"},
+    });
+    let schema = body("OpenAI's image request", &["model", "prompt"], properties);
+    schemas.put("ImageRequest", schema)
+}
+
+/// OpenAI's edits of images.
+pub(super) fn edit_form(schemas: &mut Schemas) -> Value {
+    let file = json!({"type": "string", "contentMediaType": "application/octet-stream"});
+    let properties = json!({
+        "image": file,
+        "mask": file,
+        "prompt": {"type": "string", "minLength": 1},
+        "n": {"type": "integer", "minimum": 1, "maximum": 10},
+        "size": {"type": "string"},
+        "quality": {"type": "string"},
+        "stream": {"type": "boolean"},
+    });
+    let mut schema = body(
+        "OpenAI's edit of images",
+        &["model", "prompt", "image"],
+        properties,
+    );
+    schema["description"] =
+        "OpenAI's edit of images; fields that OpenAI does not have are refused.".into();
+    schemas.put("ImageEditForm", schema)
+}
+
+/// OpenAI's speech.
+pub(super) fn speech_body(schemas: &mut Schemas) -> Value {
+    let properties = json!({
+        "input": {"type": "string", "minLength": 1},
+        "voice": {"type": ["string", "object"]},
+        "instructions": {"type": "string"},
+        "stream_format": {"type": "string", "enum": ["audio", "sse"]},
+    });
+    let schema = body("OpenAI's speech request", &["model", "input"], properties);
+    schemas.put("SpeechRequest", schema)
+}
+
+/// OpenAI's transcriptions and translations.
+pub(super) fn transcription_form(schemas: &mut Schemas) -> Value {
+    let properties = json!({
+        "file": {"type": "string", "contentMediaType": "application/octet-stream"},
+        "prompt": {"type": "string"},
+        "response_format": {"type": "string"},
+        "stream": {"type": "boolean"},
+    });
+    let mut schema = body("A recording", &["model", "file"], properties);
+    schema["description"] =
+        "OpenAI's transcription; fields that OpenAI does not have are refused.".into();
+    schemas.put("TranscriptionForm", schema)
+}
+
+/// Bytes.
+pub(super) fn binary(_: &mut Schemas) -> Value {
+    json!({"type": "string", "contentMediaType": "application/octet-stream"})
+}
+
 /// An answer as the provider sent it, with the bill in its usage.
 pub(super) fn billed_answer(schemas: &mut Schemas) -> Value {
     let schema = json!({

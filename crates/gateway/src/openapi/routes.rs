@@ -3,7 +3,10 @@
 use crate::{account, admin, health, messages, models, quote};
 
 use super::{
-    forwarded::{billed_answer, completion_body, embedding_body, moderation_body, rerank_body},
+    forwarded::{
+        billed_answer, binary, completion_body, edit_form, embedding_body, image_body,
+        moderation_body, rerank_body, speech_body, transcription_form,
+    },
     schemas::{
         Schema, chat_answer, chat_body, chat_event, document, list, message_answer, message_body,
         message_event, schema, text,
@@ -31,6 +34,8 @@ pub(crate) struct Route {
     /// Parameters of the query: name and meaning.
     pub(crate) query: &'static [(&'static str, &'static str)],
     pub(super) body: Option<Schema>,
+    /// Whether the body is a form with files in it.
+    pub(super) form: bool,
     /// Status, meaning, and content by its type.
     pub(super) answers: &'static [Answer],
     /// Refusals beside those that all routes of this access have.
@@ -63,6 +68,7 @@ impl Route {
             access,
             query: &[],
             body: None,
+            form: false,
             answers: &[],
             refusals: &[],
             repeatable: false,
@@ -76,6 +82,12 @@ impl Route {
 
     const fn takes(mut self, body: Schema) -> Self {
         self.body = Some(body);
+        self
+    }
+
+    const fn takes_form(mut self, body: Schema) -> Self {
+        self.body = Some(body);
+        self.form = true;
         self
     }
 
@@ -214,6 +226,61 @@ pub(crate) const ROUTES: &[Route] = &[
     )
     .takes(rerank_body)
     .gives(&[("200", "The order. Its usage carries cost.", &[(JSON, billed_answer)])]),
+    paid(
+        "/v1/images/generations",
+        "createImage",
+        "Make images of a text, plain or streamed.",
+    )
+    .takes(image_body)
+    .gives(&[(
+        "200",
+        "The images. Its usage carries cost.",
+        &[(JSON, billed_answer), ("text/event-stream", chat_event)],
+    )]),
+    paid(
+        "/v1/images/edits",
+        "createImageEdit",
+        "Make images of images and a text, plain or streamed.",
+    )
+    .takes_form(edit_form)
+    .gives(&[(
+        "200",
+        "The images. Its usage carries cost.",
+        &[(JSON, billed_answer), ("text/event-stream", chat_event)],
+    )]),
+    paid("/v1/audio/speech", "createSpeech", "Read a text aloud.")
+        .takes(speech_body)
+        .gives(&[(
+            "200",
+            "The audio, or events with it. The header x-tollway-cost says what audio cost that is sold by characters.",
+            &[("audio/*", binary), ("text/event-stream", chat_event)],
+        )]),
+    paid(
+        "/v1/audio/transcriptions",
+        "createTranscription",
+        "Write down what is said, plain or streamed.",
+    )
+    .takes_form(transcription_form)
+    .gives(&[(
+        "200",
+        "The transcript. Its usage carries cost, or else the header x-tollway-cost.",
+        &[
+            (JSON, billed_answer),
+            ("text/plain", text),
+            ("text/event-stream", chat_event),
+        ],
+    )]),
+    paid(
+        "/v1/audio/translations",
+        "createTranslation",
+        "Write down in English what is said.",
+    )
+    .takes_form(transcription_form)
+    .gives(&[(
+        "200",
+        "The transcript. Its usage carries cost, or else the header x-tollway-cost.",
+        &[(JSON, billed_answer), ("text/plain", text)],
+    )]),
     client(
         "post",
         "/v1/messages",

@@ -73,6 +73,31 @@ of its own:
 rerank = \"https://api.acme.example/v2/rerank\"
 ```
 
+What these models are sold by stands in their `price`. Images whose price depends on what is asked for have a list; a
+request that names no size or quality means the default, and one that the list does not have costs what its dearest
+entry costs:
+
+```toml
+[[models]]
+id = \"acme-picture\"
+endpoints = [\"image_generations\"]
+context_window = 4000
+price = { image = \"0.04\" }
+image_prices = [
+    { size = \"1024x1024\", quality = \"standard\", default = true, price = { image = \"0.04\" } },
+    { size = \"1792x1024\", quality = \"hd\", price = { image = \"0.12\" } },
+]
+```
+
+Before such a request runs, its worst case is set aside: the text by its bytes or counted; images by `n`, and where they
+are sold by tokens by `max_output_tokens` for each; a recording by its length, which is measured in WAV and MP3 files and
+is a second for every 500 bytes of any other; a transcript by `max_output_tokens`. It is charged by what the answer
+reports, and by our own count where it reports nothing. Speech that is sold by tokens is asked for as events, because
+only these say how many there were; the client gets audio all the same.
+
+Forms are read whole, within `body_bytes_max`, and written anew for the provider with the same fields; a field that
+OpenAI's API does not have is refused. An `Idempotency-Key` stands for the bytes of a form, its boundary included.
+
 ## Quirks
 
 Where a provider deviates from its dialect, `[quirks]` says how. The words are these and no others.
