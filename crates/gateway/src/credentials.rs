@@ -3,9 +3,14 @@
 //! They are applied to a complete request, last of all, so that what signs a request sees its method,
 //! address, headers and body as they are sent.
 
+use std::sync::Arc;
+
 use http::{HeaderName, HeaderValue, header};
 
-use crate::provider_file::{Auth, ProviderFile};
+use crate::{
+    provider_file::{Auth, ProviderFile},
+    service_account::ServiceAccount,
+};
 
 /// How the requests to one provider are authenticated.
 #[derive(Clone, Debug)]
@@ -14,6 +19,8 @@ pub enum Credentials {
     None,
     /// By a header that is always the same; its value is marked sensitive.
     Header(HeaderName, HeaderValue),
+    /// By a token of Google's cloud, which is renewed.
+    ServiceAccount(Arc<ServiceAccount>),
 }
 
 /// Why a request could not be authenticated. Never says anything of a key.
@@ -22,6 +29,21 @@ pub enum CredentialsError {
     /// A header cannot carry what was to be sent.
     #[error("a header cannot carry the credentials")]
     NotAHeader,
+    /// Nothing can be signed by the key.
+    #[error("the key of the service account signs nothing")]
+    NotSigned,
+    /// The token server cannot be reached, or says nothing in time.
+    #[error("no token: the token server does not answer")]
+    NoToken,
+    /// It refused to give a token.
+    #[error("no token: the token server answered {status}")]
+    Refused {
+        /// With this status.
+        status: u16,
+    },
+    /// It answered something else than a token.
+    #[error("no token: the token server answered something else")]
+    NotAToken,
 }
 
 impl Credentials {
@@ -38,6 +60,11 @@ impl Credentials {
         };
         let value = variable(name).unwrap_or_default();
         let (header, value) = match &file.auth {
+            Auth::ServiceAccount => {
+                let account = ServiceAccount::read(&value);
+                let account = account.map_err(|error| format!("{name}: {error}"))?;
+                return Ok(Self::ServiceAccount(Arc::new(account)));
+            }
             Auth::Bearer => (header::AUTHORIZATION, format!("Bearer {value}")),
             Auth::Header(header) => (
                 HeaderName::from_bytes(header.as_bytes()).map_err(|error| error.to_string())?,
@@ -54,27 +81,35 @@ impl Credentials {
     ///
     /// # Errors
     /// [`CredentialsError`]: the operator's trouble, not the client's.
-    #[expect(
-        clippy::unused_async,
-        reason = "what changes by time or signs a request awaits here"
-    )]
     pub async fn apply(
         &self,
         request: &mut reqwest::Request,
-        _client: &reqwest::Client,
+        client: &reqwest::Client,
     ) -> Result<(), CredentialsError> {
         match self {
             Self::None => {}
             Self::Header(name, value) => {
                 request.headers_mut().insert(name, value.clone());
             }
+            Self::ServiceAccount(account) => {
+                let value = account.authorization(client).await?;
+                request.headers_mut().insert(header::AUTHORIZATION, value);
+            }
         }
         Ok(())
+    }
+
+    /// Told when the provider has not accepted them: what can be had anew is not kept.
+    pub fn refused(&self) {
+        match self {
+            Self::None | Self::Header(..) => {}
+            Self::ServiceAccount(account) => account.refused(),
+        }
     }
 }
 
 /// A header's value that is never shown.
-fn sensitive(value: &str) -> Result<HeaderValue, CredentialsError> {
+pub(crate) fn sensitive(value: &str) -> Result<HeaderValue, CredentialsError> {
     let mut value =
         HeaderValue::from_str(value.trim()).map_err(|_| CredentialsError::NotAHeader)?;
     value.set_sensitive(true);

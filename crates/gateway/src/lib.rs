@@ -35,6 +35,7 @@ pub mod quote;
 pub mod recording;
 pub mod serve;
 pub mod server;
+pub mod service_account;
 pub mod settings;
 pub mod settings_document;
 pub mod shape;

@@ -62,6 +62,8 @@ pub enum Auth {
     Bearer,
     /// The key alone in a header of this name.
     Header(String),
+    /// A token of Google's cloud; the variable has the path of the credentials file, or its text.
+    ServiceAccount,
 }
 
 impl<'de> Deserialize<'de> for Auth {
@@ -72,9 +74,10 @@ impl<'de> Deserialize<'de> for Auth {
             Word(String),
             Table { header: String },
         }
-        let wrong = "auth is \"bearer\" or { header = \"api-key\" }";
+        let wrong = "auth is \"bearer\", \"service_account\" or { header = \"api-key\" }";
         match Written::deserialize(deserializer).map_err(|_| D::Error::custom(wrong))? {
             Written::Word(word) if word == "bearer" => Ok(Self::Bearer),
+            Written::Word(word) if word == "service_account" => Ok(Self::ServiceAccount),
             Written::Table { header }
                 if !header.is_empty()
                     && header
@@ -192,7 +195,9 @@ impl ProviderFile {
         let mut rest = self.base_url.as_str();
         while let Some((_, after)) = rest.split_once("${") {
             let (name, behind) = after.split_once('}').unwrap_or((after, ""));
-            names.push(name);
+            if !names.contains(&name) {
+                names.push(name);
+            }
             rest = behind;
         }
         names
@@ -211,7 +216,7 @@ impl ProviderFile {
             rest = behind;
         }
         url.push_str(rest);
-        url.trim_end_matches('/').to_owned()
+        at_vertex(url.trim_end_matches('/'))
     }
 
     fn findings(&self, place: &str, text: &str) -> Vec<Finding> {
@@ -314,6 +319,22 @@ impl ModelFile {
         self.max_output_tokens
             .unwrap_or(self.context_window)
             .min(self.context_window)
+    }
+}
+
+/// Vertex AI is at `REGION-aiplatform.googleapis.com`, but for what spans regions. Source: Google's
+/// guide "Vertex AI locations", parts "Global endpoint" and "Multi-region endpoints".
+fn at_vertex(url: &str) -> String {
+    const REGIONAL: &str = "-aiplatform.googleapis.com/";
+    let split = url
+        .strip_prefix("https://")
+        .and_then(|rest| rest.split_once(REGIONAL));
+    match split {
+        Some(("global", rest)) => format!("https://aiplatform.googleapis.com/{rest}"),
+        Some((place @ ("us" | "eu"), rest)) => {
+            format!("https://aiplatform.{place}.rep.googleapis.com/{rest}")
+        }
+        Some(_) | None => url.to_owned(),
     }
 }
 
@@ -533,6 +554,30 @@ price = { prompt = "2.50", completion = "10.00", cached_prompt = "1.25" }
             })
         };
         assert_eq!(file.resolved_base_url(value), "http://127.0.0.1:9/v1/t");
+    }
+
+    #[test]
+    fn a_place_of_googles_cloud_is_an_address() {
+        let (_, text) = BUILTIN_PROVIDERS
+            .iter()
+            .find(|(name, _)| *name == "vertex.toml")
+            .unwrap();
+        let file = ProviderFile::parse("vertex.toml", text).unwrap();
+        for (place, host) in [
+            ("europe-west4", "europe-west4-aiplatform.googleapis.com"),
+            ("global", "aiplatform.googleapis.com"),
+            ("eu", "aiplatform.eu.rep.googleapis.com"),
+        ] {
+            let value = |name: &str| match name {
+                "GOOGLE_CLOUD_PROJECT" => Some("acme".to_owned()),
+                _ => Some(place.to_owned()),
+            };
+            assert_eq!(file.variables().len(), 3);
+            assert_eq!(
+                file.resolved_base_url(value),
+                format!("https://{host}/v1/projects/acme/locations/{place}/publishers/google")
+            );
+        }
     }
 
     #[test]

@@ -189,6 +189,9 @@ impl Upstream {
             .unwrap_or_default();
         let error = UpstreamError::from_body(status.as_u16(), retry_after.as_deref(), &body);
         let cause = provider.dialect.cause(status.as_u16(), &error);
+        if cause == StatusCode::UNAUTHORIZED {
+            provider.credentials.refused();
+        }
         Err(Failure::Refused {
             status: StatusCode::from_u16(cause).unwrap_or(status),
             error: Box::new(error),

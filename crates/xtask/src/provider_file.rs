@@ -39,6 +39,8 @@ pub(crate) enum Auth {
     Bearer,
     /// The bare key in the header of this name.
     Header(String),
+    /// A token of Google's cloud, by the credentials file that the variable names.
+    ServiceAccount,
 }
 
 /// The closed vocabulary of deviations from the dialect.
@@ -138,7 +140,9 @@ impl ProviderFile {
             let Some((name, after)) = after.split_once('}') else {
                 break;
             };
-            names.push(name.to_owned());
+            if !names.iter().any(|other| other == name) {
+                names.push(name.to_owned());
+            }
             rest = after;
         }
         names.extend(self.api_key_env.clone());
