@@ -12,12 +12,30 @@ pub const TOP_UP_URL: &str = "https://pay.example/top-up";
 pub const KEY_VARIABLE: &str = "MOCK_API_KEY";
 
 /// Dialects, each with a provider of that name and a model that costs what `m` does.
-const OTHER_DIALECTS: [(&str, &str); 2] = [("cohere", "command"), ("ollama", "local")];
+const OTHER_DIALECTS: [(&str, &str); 3] = [
+    ("cohere", "command"),
+    ("ollama", "local"),
+    ("gemini", "gem"),
+];
 
 /// The variables that provider files name.
 #[must_use]
 pub fn variable(name: &str) -> Option<String> {
     (name == KEY_VARIABLE).then(|| CANARY_PROVIDER_KEY.to_owned())
+}
+
+/// The variable with the credentials of Google's cloud.
+const CLOUD_VARIABLE: &str = "MOCK_CLOUD_CREDENTIALS";
+
+/// The same, and the credentials of Google's cloud, whose tokens come from the provider at `url`.
+pub fn variables(url: &str) -> impl Fn(&str) -> Option<String> + Sync + use<> {
+    let credentials = format!(
+        r#"{{"type":"authorized_user","client_id":"c","client_secret":"s","refresh_token":"r","token_uri":"{url}/token"}}"#
+    );
+    move |name| {
+        let cloud = (name == CLOUD_VARIABLE).then(|| credentials.clone());
+        cloud.or_else(|| variable(name))
+    }
 }
 
 /// Providers at one address. Every token of `m` costs 1 credit per million (1,000 nano);
@@ -140,6 +158,18 @@ pub fn provider_texts(url: &str) -> Vec<(&'static str, String)> {
         file("mock", url, &mock),
         file("backup", url, &backup),
         (name, text),
+        google(url),
+        cloud("vertex", url, "google", "gemini", ("gem-vertex", "")),
+        cloud(
+            "vertex-anthropic",
+            url,
+            "anthropic",
+            "anthropic_vertex",
+            (
+                "claude-vertex",
+                "upstream_id = \"claude-vertex@20251001\"\n",
+            ),
+        ),
     ];
     files.extend(OTHER_DIALECTS.map(|(dialect, id)| {
         let (name, text) = file(dialect, url, &[model(id, "", one)]);
@@ -147,6 +177,34 @@ pub fn provider_texts(url: &str) -> Vec<(&'static str, String)> {
         (name, text.replacen("dialect = \"openai\"", &spoken, 1))
     }));
     files
+}
+
+/// Gemini as its own file has it: a model that always thinks, with a price for each kind of token.
+fn google(url: &str) -> (&'static str, String) {
+    let thinking = model(
+        "gem-thinking",
+        "features = { thinking = \"always\", effort = [\"low\", \"high\"] }\n",
+        r#"prompt = "3", completion = "15", cached_prompt = "0.3", audio_prompt = "7", image_prompt = "4", image_completion = "60""#,
+    );
+    let (name, text) = file("google", url, &[thinking]);
+    let spoken = "dialect = \"gemini\"\nauth = { header = \"x-goog-api-key\" }";
+    (name, text.replacen("dialect = \"openai\"", spoken, 1))
+}
+
+/// A publisher's model on Vertex AI, which costs what `m` does.
+fn cloud(
+    name: &'static str,
+    url: &str,
+    publisher: &str,
+    dialect: &str,
+    (id, more): (&str, &str),
+) -> (&'static str, String) {
+    let served = model(id, more, r#"prompt = "1", completion = "1""#);
+    let text = format!(
+        "name = \"{name}\"\ndialect = \"{dialect}\"\nauth = \"service_account\"\napi_key_env = \"{CLOUD_VARIABLE}\"\n\
+         base_url = \"{url}/projects/p/locations/l/publishers/{publisher}\"\n{served}"
+    );
+    (name, text)
 }
 
 fn model(id: &str, more: &str, price: &str) -> String {

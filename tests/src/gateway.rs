@@ -14,7 +14,7 @@ use tokio::{sync::oneshot, task::JoinHandle};
 
 use crate::{
     ADMIN_KEY, Books, Place, Remote, TOP_UP_URL, eventually, in_time, metric, provider_files,
-    variable,
+    variables,
 };
 
 /// Long enough for streams to end by themselves after a stop; tests of the cut set their own.
@@ -83,7 +83,12 @@ impl Gateway {
         // The one before it may still be letting go of its file.
         let ready = eventually("the books are free", async || {
             let files = provider_files(&provider_url);
-            let ready = serve::prepare_with(settings.clone(), files, Vec::new(), variable);
+            let ready = serve::prepare_with(
+                settings.clone(),
+                files,
+                Vec::new(),
+                variables(&provider_url),
+            );
             match ready.await {
                 Ok(ready) => Some(ready),
                 Err(ServeError::Store(

@@ -26,7 +26,7 @@ pub use answer::{Events, Plain, Streaming};
 pub use books::{Books, Place};
 pub use catalogue::{
     ADMIN_KEY, CANARY_PROVIDER_KEY, KEY_VARIABLE, TOP_UP_URL, provider_files, provider_texts,
-    variable,
+    variable, variables,
 };
 pub use customer::{Balance, Customer};
 pub use dice::Dice;

@@ -1,4 +1,4 @@
-//! Cohere's and Ollama's dialects from end to end: a client speaks OpenAI's, the scripted provider theirs.
+//! Cohere's, Ollama's and Google's dialects from end to end: a client speaks OpenAI's, the scripted provider theirs.
 
 use billing::Credits;
 use mock_provider::{Cut, Script};
@@ -115,7 +115,50 @@ const OLLAMA: Speaker = Speaker {
     sent_back: |wire| wire["messages"][1]["tool_calls"][0]["function"]["arguments"].clone(),
 };
 
-const SPEAKERS: [Speaker; 2] = [COHERE, OLLAMA];
+/// Google frames by CRLF and has no last event of its own.
+fn crlf(event: &Value) -> Vec<u8> {
+    format!("data: {event}\r\n\r\n").into_bytes()
+}
+
+/// An answer of Google's with one candidate.
+fn candidate(parts: Value) -> Value {
+    let content = json!({"role": "model", "parts": parts});
+    json!({"candidates": [{"content": content, "index": 0}], "modelVersion": "gem", "responseId": "g-1"})
+}
+
+fn google_usage(input: u64, output: u64) -> Value {
+    json!({"promptTokenCount": input, "candidatesTokenCount": output, "totalTokenCount": input + output})
+}
+
+const GEMINI: Speaker = Speaker {
+    model: "gem",
+    path: "/v1/models/gem:generateContent",
+    stream_path: "/v1/models/gem:streamGenerateContent",
+    content_type: "text/event-stream",
+    begins: Vec::new,
+    says: |text| crlf(&candidate(json!([{"text": text}]))),
+    calls: || {
+        crlf(&candidate(
+            json!([{"functionCall": {"name": "now", "args": {"at": 1}}}]),
+        ))
+    },
+    ends: |input, output, _| {
+        let mut end = candidate(json!([{"text": ""}]));
+        end["candidates"][0]["finishReason"] = json!("STOP");
+        end["usageMetadata"] = google_usage(input, output);
+        crlf(&end)
+    },
+    fails: || crlf(&json!({"error": {"code": 503, "message": "secret", "status": "UNAVAILABLE"}})),
+    plain: |text, input, output| {
+        let mut answer = candidate(json!([{"text": text}]));
+        answer["candidates"][0]["finishReason"] = json!("STOP");
+        answer["usageMetadata"] = google_usage(input, output);
+        answer
+    },
+    sent_back: |wire| wire["contents"][1]["parts"][0]["functionCall"]["args"].clone(),
+};
+
+const SPEAKERS: [Speaker; 3] = [COHERE, OLLAMA, GEMINI];
 
 impl Speaker {
     /// A stream that says this many words of a token each.
@@ -158,7 +201,7 @@ async fn a_stream_and_a_plain_answer_are_charged_as_reported() {
             assert!(chunk["created"].as_u64().unwrap() > 1_700_000_000);
         }
         let seen = gateway.provider.requests().pop().unwrap();
-        assert_eq!(seen.path, speaker.stream_path);
+        assert_eq!(seen.path.split('?').next(), Some(speaker.stream_path));
         let key = format!("Bearer {CANARY_PROVIDER_KEY}");
         assert_eq!(seen.header("authorization"), Some(key.as_str()));
 

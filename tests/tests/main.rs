@@ -18,6 +18,7 @@ mod ends;
 mod ends_plain;
 mod exactness;
 mod forwarded;
+mod google;
 mod idempotency;
 mod kills;
 mod local_journal;

@@ -36,6 +36,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokens::Usage;
 
+use anthropic::encode::Host;
+
 pub use anthropic::{AnthropicDecoder, ForwardDecoder};
 pub use client::{Bill, ChunkTemplate, ErrorBody, usage_json};
 pub use client_dialect::ClientDialect;
@@ -68,6 +70,8 @@ pub enum Dialect {
     OpenAi,
     /// Anthropic's Messages.
     Anthropic,
+    /// The same as Vertex AI serves it: other addresses, and the version in the body.
+    AnthropicVertex,
     /// Cohere's chat API v2.
     Cohere,
     /// Ollama's own.
@@ -89,7 +93,8 @@ impl Dialect {
     ) -> Result<WireRequest, RequestError> {
         match self {
             Self::OpenAi => openai::encode::encode(request, edit, quirks),
-            Self::Anthropic => anthropic::encode::encode(request, edit, quirks),
+            Self::Anthropic => anthropic::encode::encode(request, edit, quirks, Host::Own),
+            Self::AnthropicVertex => anthropic::encode::encode(request, edit, quirks, Host::Vertex),
             Self::Cohere => cohere::encode::encode(request, edit, quirks),
             Self::Ollama => ollama::encode::encode(request, edit, quirks),
             Self::Gemini => gemini::encode::encode(request, edit, quirks),
@@ -110,7 +115,9 @@ impl Dialect {
         let origin = origin.into();
         match self {
             Self::OpenAi => openai::answer::decode(body, quirks),
-            Self::Anthropic => anthropic::answer::decode(&body, origin.created),
+            Self::Anthropic | Self::AnthropicVertex => {
+                anthropic::answer::decode(&body, origin.created)
+            }
             Self::Cohere => cohere::answer::decode(&body, &origin),
             Self::Ollama => ollama::answer::decode(&body, &origin),
             Self::Gemini => gemini::answer::decode(&body, &origin),
@@ -126,7 +133,9 @@ impl Dialect {
             Self::OpenAi => false,
             // What is thought is shown.
             Self::Cohere | Self::Ollama => false,
-            Self::Anthropic => anthropic::thinking::thinks(request, features),
+            Self::Anthropic | Self::AnthropicVertex => {
+                anthropic::thinking::thinks(request, features)
+            }
             Self::Gemini => gemini::thinking::thinks(request, features),
         }
     }
@@ -137,7 +146,7 @@ impl Dialect {
     pub fn cause(self, status: u16, error: &UpstreamError) -> u16 {
         match self {
             Self::OpenAi | Self::Cohere | Self::Ollama => status,
-            Self::Anthropic => anthropic::cause(status, error),
+            Self::Anthropic | Self::AnthropicVertex => anthropic::cause(status, error),
             Self::Gemini => gemini::cause(status, error),
         }
     }
@@ -146,7 +155,11 @@ impl Dialect {
     #[must_use]
     pub const fn framing(self) -> Framing {
         match self {
-            Self::OpenAi | Self::Anthropic | Self::Cohere | Self::Gemini => Framing::Sse,
+            Self::OpenAi
+            | Self::Anthropic
+            | Self::AnthropicVertex
+            | Self::Cohere
+            | Self::Gemini => Framing::Sse,
             Self::Ollama => Framing::Lines,
         }
     }
@@ -157,7 +170,9 @@ impl Dialect {
         let origin = origin.into();
         match self {
             Self::OpenAi => Decoder::OpenAi(Box::new(OpenAiDecoder::new(quirks))),
-            Self::Anthropic => Decoder::Anthropic(Box::new(AnthropicDecoder::new(origin.created))),
+            Self::Anthropic | Self::AnthropicVertex => {
+                Decoder::Anthropic(Box::new(AnthropicDecoder::new(origin.created)))
+            }
             Self::Cohere => Decoder::Cohere(Box::new(CohereDecoder::new(origin))),
             Self::Ollama => Decoder::Ollama(Box::new(OllamaDecoder::new(origin))),
             Self::Gemini => Decoder::Gemini(Box::new(GeminiDecoder::new(origin))),

@@ -76,9 +76,15 @@ impl Quirks {
     pub fn without_meaning(&self, dialect: Dialect) -> Vec<&'static str> {
         match dialect {
             Dialect::OpenAi => Vec::new(),
-            Dialect::Anthropic | Dialect::Gemini | Dialect::Cohere | Dialect::Ollama => {
+            Dialect::Anthropic
+            | Dialect::AnthropicVertex
+            | Dialect::Gemini
+            | Dialect::Cohere
+            | Dialect::Ollama => {
                 let plain = Self::default();
-                let path = dialect == Dialect::Gemini && self.path != plain.path;
+                // Theirs says whether to stream.
+                let two = matches!(dialect, Dialect::Gemini | Dialect::AnthropicVertex);
+                let path = two && self.path != plain.path;
                 let set = [
                     ("path", path),
                     ("rename", self.rename != plain.rename),

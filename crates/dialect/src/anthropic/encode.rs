@@ -17,6 +17,32 @@ pub(super) const PATH: &str = "/messages";
 /// The header that pins the version of the API, and the version that this dialect was written for.
 pub(super) const VERSION: (&str, &str) = ("anthropic-version", "2023-06-01");
 
+/// Who serves the models.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Host {
+    /// Anthropic.
+    Own,
+    /// Google's Vertex AI: the model and whether to stream are in the path, and the version is in the
+    /// body. Source: Google's guide "Claude on Vertex AI".
+    Vertex,
+}
+
+/// Where requests to Vertex AI go: plain ones, and those for a stream of events.
+const VERTEX_PATH: &str = "/models/{model}:rawPredict";
+const VERTEX_STREAM_PATH: &str = "/models/{model}:streamRawPredict";
+/// The version of the API there, as a member of the body.
+const VERTEX_VERSION: (&str, &str) = ("anthropic_version", r#""vertex-2023-10-16""#);
+
+impl Host {
+    const fn path(self, stream: bool) -> &'static str {
+        match (self, stream) {
+            (Self::Own, _) => PATH,
+            (Self::Vertex, false) => VERTEX_PATH,
+            (Self::Vertex, true) => VERTEX_STREAM_PATH,
+        }
+    }
+}
+
 /// Writes `request` for a provider that speaks Anthropic's dialect.
 ///
 /// # Errors
@@ -25,6 +51,7 @@ pub(crate) fn encode(
     request: &ChatRequest<'_>,
     edit: &Edit<'_>,
     quirks: &Quirks,
+    host: Host,
 ) -> Result<WireRequest, RequestError> {
     let source = Source {
         request,
@@ -33,7 +60,7 @@ pub(crate) fn encode(
     };
     MEMBERS.check(&source)?;
     let mut headers = quirks.header_list();
-    if !headers.iter().any(|(name, _)| name == VERSION.0) {
+    if host == Host::Own && !headers.iter().any(|(name, _)| name == VERSION.0) {
         headers.push((VERSION.0.to_owned(), VERSION.1.to_owned()));
     }
     let messages = Messages::write(&source)?;
@@ -47,7 +74,10 @@ pub(crate) fn encode(
     let plan = Plan::of(&source, &wish)?;
 
     let mut body = Body::new(quirks);
-    body.put("model", &json::quote(edit.upstream_model));
+    match host {
+        Host::Own => body.put("model", &json::quote(edit.upstream_model)),
+        Host::Vertex => body.put(VERTEX_VERSION.0, VERTEX_VERSION.1),
+    }
     body.put("max_tokens", &limit.to_string());
     if request.stream() {
         body.put("stream", "true");
@@ -71,7 +101,7 @@ pub(crate) fn encode(
         body.put_some(name, source.get(name));
     }
     Ok(WireRequest {
-        path: quirks.path_for(PATH, edit.upstream_model),
+        path: quirks.path_for(host.path(request.stream()), edit.upstream_model),
         headers,
         body: body.end(),
     })

@@ -33,10 +33,10 @@ with the name of a built-in provider takes its place, so begin with a copy of th
 
 ```toml
 name = \"acme\"                      # lower case letters, digits, dashes
-dialect = \"openai\"                 # what it speaks: openai, anthropic, cohere or ollama
+dialect = \"openai\"                 # what it speaks: openai, anthropic, gemini, cohere, ollama …
 base_url = \"https://api.acme.example/v1\"   # ${NAME} is replaced from the environment
 api_key_env = \"ACME_API_KEY\"       # left out: no key is sent
-auth = \"bearer\"                    # or { header = \"api-key\" }, { header = \"x-api-key\" }, …
+auth = \"bearer\"                    # or { header = \"api-key\" }, …, or \"service_account\" (Vertex AI)
 
 [[models]]
 id = \"acme-large\"                  # what clients ask for
@@ -208,6 +208,51 @@ option. A model of your own has no list price: write one, or zero.
 
 Calls without ids get some out of the request's own id. `prompt_eval_count` and `eval_count` are what is charged.
 
+## The dialect `gemini`
+
+The request becomes Google's `generateContent`, of the Gemini API (AI Studio) or of Vertex AI. What differs from model to
+model is data, under `features`: `thinking` as above, and `effort`, the levels (`minimal`, `low`, `medium`, `high`) of models
+that are told to think by `thinkingLevel`; a model without levels is told by `thinkingBudget`.
+
+| of the client's | becomes |
+|---|---|
+| `system` and `developer` messages, wherever they stand | `systemInstruction`; where there is nothing else, the user's message |
+| `tool` messages | results by the name of what was called, in the order of the calls; an answer that is a JSON object stays one |
+| images, audio, PDFs, plain text, videos (`video_url`) | data URLs become `inlineData`; https addresses become `fileData`, which Google fetches, never the gateway. `gs://` and files of the Gemini API are the operator's and refused |
+| `tools`, `tool_choice` | `functionDeclarations` and `functionCallingConfig`; a function's `strict` is left to the model |
+| `response_format` | `responseMimeType`, and `responseJsonSchema` for a schema |
+| `reasoning_effort` | the nearest level of `effort` below; else a budget of 1,024, 8,192 or 24,576 tokens for `low`, `medium` and `high`, and none for `none`. Thoughts are then summarized |
+| `max_tokens`, `n`, `temperature`, `top_p`, `top_k`, `seed`, penalties, `stop`, `logprobs`, `top_logprobs` | their counterparts in `generationConfig` |
+| `modalities` | `responseModalities`, of text and images |
+| `google`, or `extra_body.google` | its `thinking_config` and `safety_settings`; cached content is the operator's and refused |
+| `stream_options`, `metadata`, `store`, `user`, `safety_identifier`, `prompt_cache_key`, `prompt_cache_retention`, an image's `detail` | left out: they have no effect there |
+| anything else (`parallel_tool_calls: false`, `logit_bias`, audio output, tools that Google runs itself, `service_tier`, …) | a 400 that names it, or left out by `drop_unsupported` |
+
+Summaries of thoughts come as `reasoning_content`, images as `images`. A signature of thoughts comes where Google's own
+endpoint for OpenAI's clients has it, in `extra_content.google.thought_signature` of a call or of the message: send the
+message back as it came. Models with levels refuse calls without one; to a conversation that another model began Google's
+own placeholder is added. Calls without ids get them (`call_ANSWER_N`).
+
+Output tokens are what was said and what was thought; the prompt includes what was cached, and audio and images have
+prices of their own. A stop for safety, with or without content, and a prompt that is blocked are `content_filter`;
+`MAX_TOKENS`, and a call that the model did not manage to write, are `length`. A key that is not valid and an account
+without billing, which Google answers with 400, are the operator's trouble: 502.
+
+### Vertex AI
+
+`vertex` serves Gemini and `vertex-anthropic` Claude (in the dialect `anthropic_vertex`: Anthropic's, at Google's addresses)
+as soon as these are set:
+
+| variable | is |
+|---|---|
+| `GOOGLE_APPLICATION_CREDENTIALS` | the path of a service account's key file, or its text; what `gcloud auth application-default login` leaves behind serves as well |
+| `GOOGLE_CLOUD_PROJECT` | the project |
+| `GOOGLE_CLOUD_LOCATION` | a region, `us`, `eu` or `global` |
+
+`auth = \"service_account\"` makes the gateway sign for a token of an hour, share it among all requests, and renew it five
+minutes before it ends. A token that was refused (401) is given up. While there is none, requests are answered with 502
+and cost nothing.
+
 ## To add a provider here
 
 Write `providers/NAME.toml` without models, ending in the marker line of the other files; add the provider to
@@ -263,8 +308,10 @@ fn row(file: &ProviderFile) -> String {
 /// The quirks in words; what most providers share is left out.
 fn quirks(quirks: &Quirks, auth: &Auth) -> String {
     let mut words = Vec::new();
-    if let Auth::Header(header) = auth {
-        words.push(format!("key in the header `{header}`"));
+    match auth {
+        Auth::Bearer => {}
+        Auth::Header(header) => words.push(format!("key in the header `{header}`")),
+        Auth::ServiceAccount => words.push("a token by a service account".to_owned()),
     }
     let named = |what: &str, members: &[String]| {
         let members: Vec<String> = members.iter().map(|member| format!("`{member}`")).collect();

@@ -4,7 +4,14 @@ use super::Finding;
 use crate::{prices::MARKER, provider_file::ProviderFile};
 
 /// What a provider can speak.
-const DIALECTS: [&str; 5] = ["openai", "anthropic", "gemini", "cohere", "ollama"];
+const DIALECTS: [&str; 6] = [
+    "openai",
+    "anthropic",
+    "anthropic_vertex",
+    "gemini",
+    "cohere",
+    "ollama",
+];
 
 /// Checks one provider file.
 pub(super) fn check(file: &str, text: &str) -> Vec<Finding> {
