@@ -129,6 +129,19 @@ pub(crate) async fn add_accounts(raw: &mut Raw, count: u64) -> Result<(), BenchE
     raw.run("COMMIT").await
 }
 
+/// Has Postgres make so many segments of its log, and keep them to be used again.
+pub(crate) async fn make_log(raw: &mut Raw, segments: u32) -> Result<(), BenchError> {
+    match raw.kind() {
+        Kind::Sqlite => return Ok(()),
+        Kind::Postgres => {}
+    }
+    for _ in 0..segments {
+        raw.run("SELECT pg_logical_emit_message(true, 'bench', ''); SELECT pg_switch_wal()")
+            .await?;
+    }
+    raw.run("CHECKPOINT").await
+}
+
 /// Adds about so many charges of the last days: a quarter on the first account, a quarter over
 /// the first thousand, the rest over all.
 pub(crate) async fn add_charges(

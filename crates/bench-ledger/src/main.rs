@@ -91,11 +91,13 @@ struct Case {
 /// All cases of one database, round by round, so that what else the machine does falls on all alike.
 async fn database(place: &Place, kind: Kind, plan: &Plan) -> Result<Vec<Row>, BenchError> {
     let mut worlds = Vec::new();
-    for stored in &plan.stored {
+    for stored in plan.stored.iter().filter(|n| plan.wants(kind, **n)) {
         say(&format!("{kind}: books with {stored} charges"));
         let world = World::new(place, kind, plan.accounts_max(), *stored).await?;
         if *stored == 0 {
-            baseline::prepare(&mut Raw::open(&world.url).await?).await?;
+            let mut raw = Raw::open(&world.url).await?;
+            baseline::prepare(&mut raw).await?;
+            books::make_log(&mut raw, plan.log_segments).await?;
         }
         worlds.push(Arc::new(world));
     }
@@ -103,7 +105,7 @@ async fn database(place: &Place, kind: Kind, plan: &Plan) -> Result<Vec<Row>, Be
     for round in 0..=plan.rounds {
         let warm_up = round == 0;
         for spread in &plan.spreads {
-            for world in &worlds {
+            for world in worlds.iter().filter(|w| plan.measures(*spread, w.stored)) {
                 let case = cases.entry((world.stored, *spread)).or_default();
                 let time = if warm_up { WARM_UP } else { plan.time };
                 let one = one_round(world, *spread, plan, time).await?;

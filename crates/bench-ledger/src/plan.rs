@@ -2,6 +2,11 @@
 
 use std::{fmt, path::PathBuf, time::Duration};
 
+/// Segments of Postgres' log, of 16 MiB each, that are there before the first run: more than two runs
+/// write. A server that has run for a while has them, up to its `min_wal_size`, and a new one is
+/// written and flushed as a whole before a commit can go on.
+const LOG_SEGMENTS: u32 = 96;
+
 /// How requests spread over accounts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 pub(crate) struct Spread {
@@ -30,7 +35,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     database: Option<Kind>,
     /// Seconds of load in each run.
-    #[arg(long, default_value_t = 4.0)]
+    #[arg(long, default_value_t = 4.0, default_value_if("brief", "true", "2.5"))]
     seconds: f64,
     /// Runs of each case; the median counts.
     #[arg(long, default_value_t = 3)]
@@ -50,6 +55,9 @@ pub(crate) struct Arguments {
     /// Measure the ledger with a local journal too, beside each run without, and print the ratios.
     #[arg(long)]
     local_journal: bool,
+    /// About eight minutes: shorter runs, and stored charges on Postgres and one account only.
+    #[arg(long, conflicts_with = "quick")]
+    brief: bool,
     /// A few seconds, to see that the bench works: its figures mean nothing.
     #[arg(long)]
     quick: bool,
@@ -80,6 +88,10 @@ pub(crate) struct Plan {
     pub(crate) in_flight: usize,
     /// Whether a local journal is measured too.
     pub(crate) local_journal: bool,
+    /// Stored charges on Postgres and one account only.
+    pub(crate) brief: bool,
+    /// How much log a server has made before, which it uses again.
+    pub(crate) log_segments: u32,
 }
 
 impl Plan {
@@ -131,7 +143,22 @@ impl Plan {
             tasks: arguments.tasks.max(1),
             in_flight: arguments.in_flight.max(arguments.tasks),
             local_journal: arguments.local_journal,
+            brief: arguments.brief,
+            log_segments: if quick { 1 } else { LOG_SEGMENTS },
         }
+    }
+
+    /// Whether books with so many stored charges are wanted for a database.
+    pub(crate) fn wants(&self, kind: Kind, stored: u64) -> bool {
+        match kind {
+            Kind::Sqlite => stored == 0 || !self.brief,
+            Kind::Postgres => true,
+        }
+    }
+
+    /// Whether a case is measured on books with so many stored charges.
+    pub(crate) fn measures(&self, spread: Spread, stored: u64) -> bool {
+        stored == 0 || !self.brief || spread.accounts == 1
     }
 
     /// Accounts that the books need.
@@ -217,5 +244,16 @@ mod tests {
         assert_eq!(full.stored, [0, 10_000_000]);
         assert_eq!(full.spreads.len(), 4);
         assert_eq!(thousands(1_234_567), "1,234,567");
+        let brief = Plan::new(&Arguments::parse_from(["bench", "--brief"]));
+        assert_eq!(brief.time, Duration::from_millis(2500));
+        let measured = |stored| {
+            brief
+                .spreads
+                .iter()
+                .filter(|s| brief.measures(**s, stored))
+                .count()
+        };
+        assert_eq!((measured(0), measured(10_000_000)), (4, 1));
+        assert!(!brief.wants(Kind::Sqlite, 10_000_000));
     }
 }

@@ -44,7 +44,8 @@ impl Place {
                 // everything that makes a commit durable is as it comes.
                 Options::default()
                     .setting("shared_buffers", "1GB")
-                    .setting("max_wal_size", "8GB"),
+                    .setting("max_wal_size", "8GB")
+                    .setting("min_wal_size", "2GB"),
             )?),
         };
         Ok(Self {

@@ -21,12 +21,17 @@ use crate::{
     clock,
     lag::Lag,
     refill::{Refills, Waiting},
+    watch::is_idle,
     writer::{Waiters, Writer},
 };
 
 /// The most settlements, and the most commands, of one transaction. What a transaction costs by
 /// itself is small beside what so many settlements cost, and they take a few tens of milliseconds.
 pub(crate) const BATCH_MAX: usize = 2048;
+/// Budgets that lie idle and wait to be given back.
+pub(crate) const IDLE_MAX: usize = 1024;
+/// The most of them in one transaction: nobody waits for them, and others wait for the transaction.
+const IDLE_AT_ONCE: usize = 256;
 /// Settlements that are worth a transaction without waiting for more.
 const GATHERED_ENOUGH: usize = 512;
 /// While settlements gather, they are counted so often.
@@ -67,6 +72,8 @@ pub(crate) struct Journal {
     pub(crate) refills: Arc<Refills>,
     pub(crate) settlements: mpsc::Receiver<Settlement>,
     pub(crate) commands: mpsc::Receiver<Command>,
+    /// Budgets to be given back when there is time, where they are idle still.
+    pub(crate) idle: mpsc::Receiver<Arc<Budget>>,
     pub(crate) lag: Lag,
     pub(crate) closing: Option<(Instant, oneshot::Sender<bool>)>,
 }
@@ -83,6 +90,7 @@ impl Journal {
         loop {
             let mut commands = Vec::new();
             let mut beat = false;
+            let mut first_idle = None;
             let deadline = self.closing.as_ref().map(|(deadline, _)| *deadline);
             let queued = self.settlements.len();
             let taken = next.is_some();
@@ -99,6 +107,7 @@ impl Journal {
                 count = self.settlements.recv_many(&mut settled, BATCH_MAX), if !drained => {
                     drained = count == 0;
                 }
+                Some(budget) = self.idle.recv() => first_idle = Some(budget),
             }
             if queued == 0 {
                 // Whatever is here now came just now.
@@ -112,6 +121,7 @@ impl Journal {
                 None => self.begin(&mut settled),
             };
             self.collect(&mut batch, &mut waiters, commands);
+            self.give_idle_back(first_idle, &mut batch);
             if beat {
                 self.writer.note_held(&mut batch);
             }
@@ -219,6 +229,18 @@ impl Journal {
                     self.settlements.close();
                     self.closing = Some((deadline, done));
                 }
+            }
+        }
+    }
+
+    /// Gives back some of what nobody asked for in a while, nor since it was found.
+    fn give_idle_back(&mut self, first: Option<Arc<Budget>>, batch: &mut Batch) {
+        let now = clock::now();
+        let unused_for = self.writer.options.idle;
+        let found = std::iter::from_fn(|| self.idle.try_recv().ok());
+        for budget in first.into_iter().chain(found).take(IDLE_AT_ONCE) {
+            if is_idle(&budget, now, unused_for) {
+                give_back(batch, &budget);
             }
         }
     }

@@ -21,7 +21,7 @@ use crate::{
     booking::USAGE_ABOVE_HOLD,
     changes::Marks,
     chores, clock, fresh,
-    journal::{CLOSE_GRACE, Command, Figures, Journal},
+    journal::{CLOSE_GRACE, Command, Figures, IDLE_MAX, Journal},
     lag::Lag,
     line,
     local_journal::{self, JournalFile},
@@ -144,6 +144,7 @@ impl Ledger {
         escrow.extend_fence(asked + options.lease_ttl.saturating_sub(options.lease_margin));
         let (settlements, settlements_in) = mpsc::channel(options.in_flight_max.max(1));
         let (commands, commands_in) = mpsc::channel(COMMANDS_MAX);
+        let (idle, idle_in) = mpsc::channel(IDLE_MAX);
         let keys = Arc::new(Keys::new(options.keys_cached_max));
         let refills = Arc::new(Refills::default());
         let figures = Arc::new(Mutex::new(Figures::default()));
@@ -166,6 +167,7 @@ impl Ledger {
             refills: Arc::clone(&refills),
             settlements: settlements_in,
             commands: commands_in,
+            idle: idle_in,
             lag: Lag::default(),
             closing: None,
         };
@@ -175,6 +177,7 @@ impl Ledger {
             escrow: escrow.clone(),
             keys: Arc::clone(&keys),
             commands: commands.downgrade(),
+            idle,
             seen: HashSet::new(),
             marks: Marks::new(watch::OVERLAP),
             looked: None,

@@ -39,6 +39,8 @@ pub(crate) struct Watcher {
     pub(crate) escrow: Escrow,
     pub(crate) keys: Arc<Keys>,
     pub(crate) commands: mpsc::WeakSender<Command>,
+    /// Budgets that the journal may give back when it has time.
+    pub(crate) idle: mpsc::Sender<Arc<Budget>>,
     /// The numbers seen in the last look.
     pub(crate) seen: HashSet<i64>,
     /// Below which number nothing can appear any more.
@@ -76,10 +78,10 @@ impl Watcher {
                 tracing::warn!(%error, "changes of other replicas cannot be read");
             }
             failing = looked.is_err();
-            let Some(commands) = self.commands.upgrade() else {
+            if self.commands.upgrade().is_none() {
                 return;
-            };
-            self.give_idle_back(&commands);
+            }
+            self.find_idle();
         }
     }
 
@@ -138,29 +140,32 @@ impl Watcher {
         }
     }
 
-    /// Gives back what nobody asked for in a while, and what may not be used any more.
-    fn give_idle_back(&self, commands: &mpsc::Sender<Command>) {
+    /// Tells the journal what nobody asked for in a while, and what may not be used any more. What
+    /// its queue does not take is found again.
+    fn find_idle(&self) {
         let now = clock::now();
-        let idle = self.options.idle;
-        let mut back: Vec<Arc<Budget>> = Vec::new();
+        let mut found: Vec<Arc<Budget>> = Vec::new();
         self.escrow.for_each_budget(|budget| {
-            let figures = budget.figures();
-            let unused = figures
-                .touched
-                .is_none_or(|at| now.saturating_duration_since(at) >= idle);
-            let expired = figures.usable_until.is_some_and(|until| now >= until);
-            if figures.free.is_positive() && (unused || expired) {
-                back.push(Arc::clone(budget));
+            if is_idle(budget, now, self.options.idle) {
+                found.push(Arc::clone(budget));
             }
         });
-        for budget in back {
-            // Half of the queue is left for requests, which are refused when it is full.
-            let full = commands.capacity() <= commands.max_capacity() / 2;
-            if full || commands.try_send(Command::GiveBack(budget)).is_err() {
+        for budget in found {
+            if self.idle.try_send(budget).is_err() {
                 return;
             }
         }
     }
+}
+
+/// Whether a budget has credit that was not asked for in so long, or that may not be used any more.
+pub(crate) fn is_idle(budget: &Budget, now: Instant, unused_for: Duration) -> bool {
+    let figures = budget.figures();
+    let unused = figures
+        .touched
+        .is_none_or(|at| now.saturating_duration_since(at) >= unused_for);
+    let expired = figures.usable_until.is_some_and(|until| now >= until);
+    figures.free.is_positive() && (unused || expired)
 }
 
 /// Turns the notifications of Postgres into wake-ups of this process's watchers. A connection
