@@ -63,6 +63,8 @@ pub fn provider_texts(url: &str) -> Vec<(&'static str, String)> {
             one,
         ),
         model("free", "", r#"prompt = "0", completion = "0""#),
+        // A token of output costs a credit, a token of the prompt what it does for `m`.
+        model("dear", "", r#"prompt = "1", completion = "1000000""#),
         model("hidden", "hidden_output = true\n", one),
         model(
             "fee",

@@ -169,6 +169,26 @@ async fn l1_a_request_that_waits_for_held_credit_gets_it_when_it_comes_back() {
     gateway.finish().await;
 }
 
+/// What lies leased is so much that the prompt is not counted at first, and what there is in all
+/// pays for the prompt as it is, and not for its bound.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_refused_for_the_bound_of_a_prompt() {
+    let gateway = Gateway::start(Books::Sqlite).await;
+    let script = || Script::new().tokens(1).finish("stop");
+    gateway.provider.script("m", script());
+    gateway.provider.script("dear", script());
+    let a_token_of_output = 1_000_000;
+    let both = 2 * PROMPT_TOKENS + 1 + a_token_of_output;
+    let customer = gateway.customer(tokens_cost(both)).await;
+    let cheap = chat("m", json!({"max_tokens": 5000}));
+    assert_eq!(gateway.chat(&customer, &cheap).await.status, 200);
+    let dear = chat("dear", json!({"max_tokens": 1}));
+    let answer = gateway.chat(&customer, &dear).await;
+    assert_eq!(answer.status, 200, "{:?}", answer.body);
+    assert_eq!(gateway.settled_balance(&customer).await, Credits::ZERO);
+    gateway.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_402_in_the_middle_of_a_stream_has_the_contracts_form() {
     for books in Books::ALL {

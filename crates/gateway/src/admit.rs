@@ -115,6 +115,14 @@ impl Ask {
         usage
     }
 
+    /// Whether counting the prompt can make it smaller.
+    const fn is_bounded(&self) -> bool {
+        match self.prompt {
+            Prompt::AtMost(..) => !self.files,
+            Prompt::Exact(_) => false,
+        }
+    }
+
     /// The prompt with this much output per choice, at their dearest.
     ///
     /// # Errors
@@ -261,7 +269,7 @@ pub async fn hold(
     if large || ask.bound_is_dear(price, path.free(Instant::now()))? {
         ask.count().await;
     }
-    let least = ask.least(price)?;
+    let mut least = ask.least(price)?;
     let mut want = ask.comfortable(price)?.max(least);
     for _ in 0..ROUNDS_MAX {
         if let Ok(reserved) = Reserved::take(path, want, Instant::now()) {
@@ -279,6 +287,12 @@ pub async fn hold(
             Err(shortfall) if shortfall.unavailable => return Err(ApiError::Unaccountable),
             // Not all of it is there: be content with what is.
             Err(shortfall) => {
+                if shortfall.available < least && ask.is_bounded() {
+                    // The prompt may be smaller than its bound by just what is lacking.
+                    ask.count().await;
+                    least = ask.least(price)?;
+                    want = ask.comfortable(price)?.max(least);
+                }
                 if shortfall.available < least {
                     return Err(refused(&shortfall, least, Credits::ZERO));
                 }
