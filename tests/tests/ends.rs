@@ -291,6 +291,30 @@ async fn d9_a_stream_that_stalls_is_ended_after_the_idle_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stream_of_comments_is_ended_after_the_time_for_output() {
+    let gateway = Gateway::start_with(Books::Sqlite, |settings| {
+        settings.output_timeout = Duration::from_millis(500);
+    })
+    .await;
+    // Bytes never stop, and some of them are events; none has output.
+    let nothing = |script: mock_provider::Script, _| {
+        let event = ": still at it\n\ndata: {\"choices\":[{\"index\":0,\"delta\":{}}]}\n\n";
+        script.raw(event).pause(Duration::from_millis(20))
+    };
+    let row = Row {
+        name: "comments",
+        script: (0..500).fold(begun(3), nothing).stall(),
+        delivered: 3,
+        error: Some("upstream_timeout"),
+        end: "upstream_failed",
+        source: "counted",
+        charged: PROMPT_TOKENS + 3,
+    };
+    ends_as(&gateway, row).await;
+    gateway.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_failure_inside_a_stream_has_the_contracts_form_and_no_secret() {
     let gateway = Gateway::start(Books::Sqlite).await;
     for ask in [true, false] {

@@ -93,6 +93,8 @@ pub struct Settings {
     pub first_byte_timeout: Duration,
     /// Between two reads of a provider's stream.
     pub idle_timeout: Duration,
+    /// Of a provider's stream that sends something all the time, and no output.
+    pub output_timeout: Duration,
     /// From a client's connection to the end of its request's headers.
     pub header_timeout: Duration,
     /// For a client's request body.
@@ -151,6 +153,7 @@ impl Default for Settings {
             connect_timeout: Duration::from_secs(5),
             first_byte_timeout: Duration::from_secs(300),
             idle_timeout: Duration::from_secs(120),
+            output_timeout: Duration::from_secs(600),
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(60),
             shutdown_grace: Duration::from_secs(30),

@@ -58,6 +58,9 @@ pub struct Stream {
     search: Search,
     idle: Pin<Box<Sleep>>,
     last_read: Instant,
+    /// Since when what was read had no output: counted by what is read, so that a client that
+    /// reads slowly does not make the provider late.
+    quiet_since: Option<Instant>,
     last_checkpoint: Instant,
     cut_now: BoxFuture<'static, ()>,
 }
@@ -120,6 +123,7 @@ impl Stream {
             search: Search::Enough,
             idle: Box::pin(tokio::time::sleep(first_byte)),
             last_read: now,
+            quiet_since: None,
             last_checkpoint: now,
             cut_now: Box::pin(async move {
                 // An error means that nobody can cut any more: wait for ever.
@@ -195,6 +199,9 @@ impl Stream {
                     self.framer.push(bytes);
                     self.decode();
                 }
+                if self.queue.is_empty() {
+                    self.end_when_quiet(self.last_read);
+                }
             }
             Poll::Ready(Some(Err(error))) => self.fail(from_reqwest(&error)),
             Poll::Ready(None) => {
@@ -224,6 +231,14 @@ impl Stream {
             self.idle.as_mut().reset(due.into());
         }
         Poll::Pending
+    }
+
+    /// Something came that was no output.
+    fn end_when_quiet(&mut self, now: Instant) {
+        let since = *self.quiet_since.get_or_insert(now);
+        if now.saturating_duration_since(since) >= self.app.settings.output_timeout {
+            self.fail(Failure::Timeout);
+        }
     }
 
     fn decode(&mut self) {
@@ -321,12 +336,16 @@ impl Stream {
             return Ok(Step::Done);
         }
         if !texts.is_empty() {
+            self.quiet_since = None;
             charge.mark_first_output(now);
             self.watched.output(now);
         }
         self.write_chunk(chunk)?;
         self.search = Search::Enough;
         self.checkpoint_when_due(now);
+        if texts.is_empty() {
+            self.end_when_quiet(now);
+        }
         Ok(Step::Done)
     }
 

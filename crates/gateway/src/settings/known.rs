@@ -187,6 +187,12 @@ pub const SETTINGS: &[Setting] = &[
         apply: |s, v| seconds(v).map(|d| s.idle_timeout = d),
     },
     Setting {
+        name: "output_timeout_seconds",
+        doc: "of a provider's stream that goes on sending, but only comments and events without output",
+        default: "600",
+        apply: |s, v| seconds(v).map(|d| s.output_timeout = d),
+    },
+    Setting {
         name: "header_timeout_seconds",
         doc: "for a client to send its request's headers",
         default: "10",
