@@ -3,7 +3,7 @@
 mod list;
 mod tree;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 pub(crate) use self::list::List;
 use self::{list::Mutation, tree::Tree};
@@ -64,10 +64,11 @@ pub(crate) fn run(checkout: &Checkout, arguments: &Arguments) -> Result<Report, 
     }
     let tools = Tools::new(checkout, "mutate")?;
     let cluster = tools.postgres()?;
-    let bench = Bench {
+    let mut bench = Bench {
         tree: Tree::copy(checkout)?,
         tools,
         postgres: cluster.url("postgres"),
+        baselines: BTreeMap::new(),
     };
     let mut caught = 0;
     for (place, mutation) in chosen.iter().enumerate() {
@@ -100,11 +101,13 @@ struct Bench {
     tree: Tree,
     tools: Tools,
     postgres: String,
+    /// Whether tests pass as the code is, by what they are called with: several guards share theirs.
+    baselines: BTreeMap<Vec<String>, bool>,
 }
 
 impl Bench {
-    fn try_one(&self, mutation: &Mutation) -> Result<Fate, Failure> {
-        if !self.passes(mutation)? {
+    fn try_one(&mut self, mutation: &Mutation) -> Result<Fate, Failure> {
+        if !self.has_baseline(mutation)? {
             return Ok(Fate::NoBaseline);
         }
         let _mutated = self.tree.mutate(mutation)?;
@@ -118,11 +121,18 @@ impl Bench {
         })
     }
 
-    /// Whether its tests are there and pass, with the code as it is now.
-    fn passes(&self, mutation: &Mutation) -> Result<bool, Failure> {
-        if !self.builds(mutation)? {
-            return Ok(false);
+    /// Whether its tests are there and pass with the guard in place.
+    fn has_baseline(&mut self, mutation: &Mutation) -> Result<bool, Failure> {
+        if let Some(known) = self.baselines.get(&mutation.tests) {
+            return Ok(*known);
         }
+        let passes = self.builds(mutation)? && self.passes(mutation)?;
+        self.baselines.insert(mutation.tests.clone(), passes);
+        Ok(passes)
+    }
+
+    /// Whether its tests, which are built, pass with the code as it is now.
+    fn passes(&self, mutation: &Mutation) -> Result<bool, Failure> {
         let mut arguments = vec!["nextest", "run", "--locked"];
         arguments.extend(mutation.tests.iter().map(String::as_str));
         self.cargo(&arguments, TESTS_MAX)

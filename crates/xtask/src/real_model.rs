@@ -41,14 +41,6 @@ pub(crate) fn run(checkout: &Checkout) -> Result<Report, Failure> {
     let server = "tests/sdk/real_model/serve.py";
     let program = tools.with_gateway_by(server, &python, &command, Runner::Pytest, CASES_MAX)?;
     let tally = tools.run(program)?;
-    for name in &tally.failures {
-        report.blame(format!("      {name}"));
-    }
-    let line = format!("{} passed, {} failed", tally.passed, tally.failed);
-    if tally.failed == 0 {
-        report.say(line);
-    } else {
-        report.blame(line);
-    }
+    report.count(&tally);
     Ok(report)
 }

@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use crate::test::Tally;
+
 /// The outcome of a chore.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
@@ -23,6 +25,19 @@ impl Report {
     /// Adds a line.
     pub(crate) fn say(&mut self, line: impl Into<String>) {
         self.lines.push(line.into());
+    }
+
+    /// Adds how many cases passed, and the names of those that did not.
+    pub(crate) fn count(&mut self, tally: &Tally) {
+        for name in &tally.failures {
+            self.blame(format!("      {name}"));
+        }
+        let line = format!("{} passed, {} failed", tally.passed, tally.failed);
+        if tally.failed == 0 {
+            self.say(line);
+        } else {
+            self.blame(line);
+        }
     }
 
     /// Adds a line about something to mend.

@@ -12,6 +12,9 @@ const BUILD_MAX: Duration = Duration::from_secs(30 * 60);
 /// Several times what a seed takes on a slow machine, of which four run at once.
 const SEED_MAX: Duration = Duration::from_secs(4);
 
+/// How cargo runs the simulation.
+const SIMULATION: [&str; 6] = ["test", "--locked", "-p", "store", "--test", "simulation"];
+
 /// What the chore is asked to do.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -27,32 +30,15 @@ pub(crate) struct Arguments {
 pub(crate) fn run(checkout: &Checkout, arguments: &Arguments) -> Result<Report, Failure> {
     let tools = Tools::new(checkout, "simulate")?;
     let mut report = Report::new();
-    let build = [
-        "test",
-        "--locked",
-        "-p",
-        "store",
-        "--test",
-        "simulation",
-        "--no-run",
-    ];
+    let build = [&SIMULATION[..], &["--no-run"]].concat();
     if tools.cargo(&build, Runner::ExitCode, BUILD_MAX)?.failed > 0 {
         report.blame("the simulation could not be built");
         return Ok(report);
     }
     let to = arguments.from.saturating_add(arguments.seeds);
     let seeds = format!("{}..{to}", arguments.from);
-    let command = [
-        "test",
-        "--locked",
-        "-p",
-        "store",
-        "--test",
-        "simulation",
-        "every_seed_keeps_the_books",
-        "--",
-        "--nocapture",
-    ];
+    let every = ["every_seed_keeps_the_books", "--", "--nocapture"];
+    let command = [&SIMULATION[..], &every].concat();
     let time = Duration::from_secs(60) + SEED_MAX.saturating_mul(arguments.seeds);
     let program = tools
         .cargo_program(&command, Runner::ExitCode, time)

@@ -61,11 +61,6 @@ pub(crate) fn run(checkout: &Checkout, arguments: &Arguments) -> Result<Report, 
         program = program.env("TOLLWAY_SEED", &seed.to_string());
     }
     let tally = tools.run(program)?;
-    let line = format!("{} passed, {} failed", tally.passed, tally.failed);
-    if tally.failed == 0 {
-        report.say(line);
-    } else {
-        report.blame(line);
-    }
+    report.count(&tally);
     Ok(report)
 }

@@ -12,8 +12,12 @@ use std::{
 
 use throwaway_postgres::Cluster;
 
-pub(crate) use self::{install::Tools, step::text, tally::Runner};
-use self::{step::Step, tally::Tally};
+use self::step::Step;
+pub(crate) use self::{
+    install::Tools,
+    step::text,
+    tally::{Runner, Tally},
+};
 use crate::{
     checkout::Checkout,
     report::{Failure, Report},
