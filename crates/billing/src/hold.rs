@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Instant};
 use tokens::{Usage, UsageSource};
 
 use crate::{
-    Capture, Checkpoint, Credits, End, Meter, NotRecorded, Path, Permit, PriceError, RequestFacts,
-    Reserved, Settlement, Text, Timings, Verdict,
+    Capture, Checkpoint, CostDetails, Credits, End, Meter, NotRecorded, Path, Permit, PriceError,
+    RequestFacts, Reserved, ServiceTier, Settlement, Text, Timings, Verdict,
 };
 
 /// Tokens that a growing hold takes in one step.
@@ -101,6 +101,8 @@ pub struct Settled {
     pub source: UsageSource,
     /// What the customer pays.
     pub charged: Credits,
+    /// What that is made up of.
+    pub details: CostDetails,
 }
 
 /// What becomes of a cost above the hold.
@@ -203,6 +205,17 @@ impl Charge {
         }
     }
 
+    /// The provider says by which service tier it served: its price of the pinned offer holds.
+    /// Without one, what was asked for stays.
+    pub fn served_by(&mut self, tier: ServiceTier) {
+        if let Some(open) = &mut self.0
+            && let Some(price_id) = open.meter.served_by(tier)
+        {
+            let facts = RequestFacts::clone(&open.facts);
+            open.facts = Arc::new(RequestFacts { price_id, ..facts });
+        }
+    }
+
     /// Notes the first output, for the time to the first token.
     pub fn mark_first_output(&mut self, now: Instant) {
         if let Some(open) = &mut self.0 {
@@ -300,6 +313,7 @@ impl Charge {
                 usage: Usage::default(),
                 source: UsageSource::Counted,
                 charged: Credits::ZERO,
+                details: CostDetails::default(),
             });
         };
         let (usage, source) = open.consumed(end);
@@ -308,6 +322,7 @@ impl Charge {
             usage,
             source,
             charged,
+            details: open.meter.price().details(&usage)?.charging(charged),
         })
     }
 
@@ -471,6 +486,10 @@ impl Open {
             Overrun::Owed => (rest, Credits::ZERO),
             Overrun::HouseLoss => (Credits::ZERO, rest),
         };
+        let details = match self.meter.price().details(&usage) {
+            Ok(details) if !nothing => details,
+            Ok(_) | Err(_) => CostDetails::default(),
+        };
         let settlement = Settlement {
             lease: self.reserved.replica(),
             checkpointed: self.checkpointed,
@@ -498,6 +517,7 @@ impl Open {
             usage,
             source,
             charged,
+            details: details.charging(charged),
         }
     }
 }

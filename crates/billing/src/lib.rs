@@ -16,5 +16,8 @@ pub use hold::{Charge, Hold, Settled};
 pub use ids::{AccountId, BudgetId, EntryId, IdError, KeyId, PriceId, ReplicaId, RequestId};
 pub use meter::{CountPrompt, Meter, Prompt, Slot, Text, Verdict};
 pub use permit::{LocalJournal, NotRecorded, Permit};
-pub use price::{Output, Price, PriceError, Rates, Tier};
+pub use price::{
+    CostDetails, Hours, Multiplier, Offer, Output, Price, PriceBook, PriceError, PriceVersion,
+    Priced, Rates, ServiceTier, Tier,
+};
 pub use settlement::{Capture, Checkpoint, Counted, End, RequestFacts, Settlement, Timings};

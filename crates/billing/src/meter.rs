@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use smallvec::SmallVec;
 use tokens::{StreamCounter, Tokenizer, Usage, UsageSource};
 
-use crate::{Credits, Output, Price, PriceError};
+use crate::{Credits, Offer, Output, Price, PriceError, PriceId, ServiceTier};
 
 /// Different texts that one answer may consist of (choices times parts); what comes beyond is
 /// counted as part of the last one.
@@ -79,6 +79,7 @@ impl fmt::Debug for Prompt {
 #[derive(Debug)]
 pub struct Meter {
     price: Arc<Price>,
+    offer: Option<Arc<Offer>>,
     tokenizer: Tokenizer,
     prompt: Prompt,
     slots: SmallVec<[(Slot, StreamCounter); 1]>,
@@ -91,11 +92,31 @@ impl Meter {
     pub fn new(price: Arc<Price>, tokenizer: Tokenizer, prompt: Prompt) -> Self {
         Self {
             price,
+            offer: None,
             tokenizer,
             prompt,
             slots: SmallVec::new(),
             reported: None,
         }
+    }
+
+    /// Pins the prices of the service tiers too: the provider may say that it served by another
+    /// one than was asked for.
+    #[must_use]
+    pub fn with_offer(mut self, offer: Arc<Offer>) -> Self {
+        self.offer = Some(offer);
+        self
+    }
+
+    /// The provider served by this tier, and its price holds from now on; its version, where it is
+    /// another one.
+    pub(crate) fn served_by(&mut self, tier: ServiceTier) -> Option<PriceId> {
+        let priced = self.offer.as_ref()?.of(tier)?;
+        if *priced.price == *self.price {
+            return None;
+        }
+        self.price = priced.price.clone();
+        Some(priced.id)
     }
 
     /// The pinned price.

@@ -1,8 +1,14 @@
 //! Prices: nano-credits for each kind of usage, and the one place where a cost is rounded.
 
+mod book;
+mod details;
 mod rates;
 
-pub use self::rates::Rates;
+pub use self::{
+    book::{Hours, Multiplier, Offer, PriceBook, PriceVersion, Priced, ServiceTier},
+    details::CostDetails,
+    rates::Rates,
+};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -161,6 +167,21 @@ impl Price {
         let same = provider.base == self.base && provider.tiers == self.tiers;
         self.provider = Some(Box::new(provider)).filter(|_| !same);
         self
+    }
+
+    /// Every rate so many times as high, rounded up; what the operator pays is not taken over.
+    ///
+    /// # Errors
+    /// [`PriceError::Overflow`].
+    pub fn times(&self, by: Multiplier) -> Result<Self, PriceError> {
+        let times = |rates: &Rates| rates.map(|rate| by.of(rate)).ok_or(PriceError::Overflow);
+        let tiers = self.tiers.iter().map(|tier| {
+            Ok(Tier {
+                price: times(&tier.price)?,
+                ..tier.clone()
+            })
+        });
+        Self::new(times(&self.base)?, tiers.collect::<Result<_, _>>()?)
     }
 
     /// What the operator pays the provider, where that is another price.

@@ -26,6 +26,7 @@ mod pair;
 mod parts;
 mod quirks;
 mod request;
+mod service_tier;
 mod source;
 mod sse;
 mod writer;

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use axum::{Json, extract::State};
-use billing::{AccountId, Credits, End, KeyId, RequestId};
+use billing::{AccountId, CostDetails, Credits, End, KeyId, RequestId};
 use jiff::Timestamp;
 use serde::Serialize;
+use serde_json::value::RawValue;
 use store::{Balance, ChargeRecord};
 use tokens::UsageSource;
 use utoipa::ToSchema;
@@ -13,6 +14,7 @@ use utoipa::ToSchema;
 use crate::{
     app::{App, Shared},
     auth::ClientKey,
+    bill::details_json,
     error::ApiError,
     input::{Parameters, invalid},
     shape::{Time, Tokens},
@@ -126,10 +128,15 @@ pub struct CostedTokens {
     /// What was taken from the account.
     #[schema(value_type = String, example = "0.0125")]
     cost: Credits,
+    /// What that is made up of, by kind: the parts add up to it.
+    #[schema(value_type = Option<std::collections::BTreeMap<String, String>>)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cost_details: Option<Box<RawValue>>,
 }
 
-impl From<ChargeRecord> for Generation {
-    fn from(charge: ChargeRecord) -> Self {
+impl Generation {
+    fn of(charge: ChargeRecord, details: Option<CostDetails>) -> Self {
+        let details = details.map(|details| details.charging(charge.charged));
         Self {
             object: "generation",
             id: charge.id,
@@ -144,6 +151,7 @@ impl From<ChargeRecord> for Generation {
             usage: CostedTokens {
                 tokens: Tokens::from(&charge.usage),
                 cost: charge.charged,
+                cost_details: details.as_ref().and_then(details_json),
             },
             usage_source: charge.source,
             first_token_us: charge.first_token_us,
@@ -215,7 +223,13 @@ pub async fn generation(
         .ok_or_else(|| invalid("id", "is missing; pass the x-request-id of an answer"))?;
     query.finish()?;
     match booked(&app, record.account_id, id).await? {
-        Some(charge) if charge.key_id == record.key_id => Ok(Json(charge.into())),
+        Some(charge) if charge.key_id == record.key_id => {
+            let price = app.store.price(charge.price_id).await?;
+            let details = price.and_then(|price| price.details(&charge.usage).ok());
+            // Nothing was delivered, so that not even a fee was charged.
+            let details = details.filter(|_| !charge.cost.is_zero());
+            Ok(Json(Generation::of(charge, details)))
+        }
         // Keys of one account may be in different hands: another key's requests are not shown.
         Some(_) | None => Err(ApiError::NotFound(
             "This key has no finished request of this id. A request is here as soon as it has ended; one that was refused never is.".into(),

@@ -12,7 +12,7 @@ use tokens::OFF_THREAD_BYTES_MIN;
 
 use crate::{
     app::Shared,
-    bill::{off_thread_if, piece, with_bill},
+    bill::{off_thread_if, piece, tier_of, with_bill},
     catalogue::Provider,
     credit::Search,
     error::ApiError,
@@ -97,7 +97,12 @@ pub async fn settle(
     charge.mark_first_output(now);
     watched.output(now);
     match answer.usage() {
-        Some(Ok(usage)) => charge.report(usage, answer.usage_text().map(Into::into)),
+        Some(Ok(usage)) => {
+            if let Some(tier) = tier_of(answer.service_tier()) {
+                charge.served_by(tier);
+            }
+            charge.report(usage, answer.usage_text().map(Into::into));
+        }
         Some(Err(fault)) => {
             watched.usage_fault(fault);
             count(app, &mut charge, answer).await?;

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use crate::{
     account, admin, body::Room, catalogue::Catalogue, chat, error::ApiError, forwarded, health,
-    messages, metrics::Metrics, models, once::Once, openapi, places::Places, quote,
+    messages, metrics::Metrics, models, once::Once, openapi, places::Places, prices::Prices, quote,
     settings::Settings, upstream::Upstream,
 };
 
@@ -33,6 +33,8 @@ pub struct App {
     pub settings: Settings,
     /// What is served.
     pub catalogue: Catalogue,
+    /// What requests are charged by.
+    pub prices: Prices,
     /// The books, for what is not on the request path.
     pub store: Store,
     /// The books, for the request path.

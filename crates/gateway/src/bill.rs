@@ -1,7 +1,10 @@
 //! Between the wire and the meter: a chunk's texts as the meter sees them, a settlement as the client does.
 
-use billing::{Output, Settled, Slot, Text};
+use std::fmt::Write as _;
+
+use billing::{CostDetails, Output, ServiceTier, Settled, Slot, Text};
 use dialect::{Bill, TextKind, TextRef};
+use serde_json::value::RawValue;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 /// A text of an answer, as the meter sees it.
@@ -27,12 +30,32 @@ pub fn piece(text: TextRef<'_>) -> Text<'_> {
 /// Shows what was settled as a bill.
 pub fn with_bill<T>(settled: &Settled, write: impl FnOnce(&Bill<'_>) -> T) -> T {
     let cost = settled.charged.to_string();
+    let details = details_json(&settled.details);
     write(&Bill {
         usage: &settled.usage,
         source: settled.source,
         cost: &cost,
-        cost_details: None,
+        cost_details: details.as_deref(),
     })
+}
+
+/// The parts of a cost as a JSON object of decimal strings, which add up to it.
+#[must_use]
+pub fn details_json(details: &CostDetails) -> Option<Box<RawValue>> {
+    let mut text = String::from("{");
+    for (name, part) in details.parts() {
+        let comma = if text.len() > 1 { "," } else { "" };
+        // Names and amounts have nothing to escape.
+        let _ = write!(text, "{comma}\"{name}\":\"{part}\"");
+    }
+    text.push('}');
+    RawValue::from_string(text).ok()
+}
+
+/// The service tier that a word of a provider or a client stands for.
+#[must_use]
+pub fn tier_of(word: Option<String>) -> Option<ServiceTier> {
+    ServiceTier::parse(&word?)
 }
 
 /// Runs what tokenizes text; where that is `large`, this thread's other tasks are moved to

@@ -5,8 +5,9 @@ use std::{
     sync::Arc,
 };
 
-use billing::{Credits, Price, PriceId};
+use billing::{Credits, Price, PriceBook, PriceId};
 use dialect::{Dialect, Endpoint, Features, Quirks};
+use jiff::Timestamp;
 use tokens::{ImageRule, PromptRules, Tokenizer};
 
 use crate::{
@@ -69,7 +70,10 @@ pub struct Model {
     pub features: Features,
     /// Whether the provider says to move on.
     pub deprecated: bool,
-    /// Its price and the version of it; `None`: refused until one is written.
+    /// Its prices: versions, hours, service tiers. Requests are charged by [`crate::prices`].
+    pub prices: PriceBook,
+    /// Its plain price when the program started and the version of it, for lists; `None`: refused
+    /// until one is written.
     pub price: Option<(Arc<Price>, PriceId)>,
     /// Prices of images that differ by size and quality.
     pub image_prices: Vec<ImagePrice>,
@@ -86,9 +90,10 @@ pub struct ImagePrice {
 
 impl Model {
     /// The price of a request for images of a size and a quality; what a request does not name is
-    /// that of the default. What has no price of its own costs what the dearest costs.
+    /// that of the default. What has no price of its own costs what the dearest costs. `None` where
+    /// the model has the same price for all.
     #[must_use]
-    pub fn priced(
+    pub fn image_price(
         &self,
         size: Option<&str>,
         quality: Option<&str>,
@@ -104,16 +109,16 @@ impl Model {
             let image = |one: &&ImagePrice| one.price.0.base().image.unwrap_or(Credits::ZERO);
             self.image_prices.iter().max_by_key(image)
         };
-        exact
-            .or_else(dearest)
-            .map(|one| &one.price)
-            .or(self.price.as_ref())
+        exact.or_else(dearest).map(|one| &one.price)
     }
 
     /// Every price that it may be charged at.
-    pub fn prices(&self) -> impl Iterator<Item = &(Arc<Price>, PriceId)> {
-        let of_images = self.image_prices.iter().map(|one| &one.price);
-        self.price.iter().chain(of_images)
+    pub fn all_prices(&self) -> impl Iterator<Item = (&Arc<Price>, PriceId)> {
+        let offers = self.prices.offers().flat_map(|offer| offer.all());
+        let of_images = self.image_prices.iter();
+        offers
+            .map(|(_, priced)| (&priced.price, priced.id))
+            .chain(of_images.map(|one| (&one.price.0, one.price.1)))
     }
 }
 
@@ -304,14 +309,13 @@ fn asking_price(model: &Model) -> Credits {
 }
 
 fn served(provider: &Arc<Provider>, model: &ModelFile) -> Result<Model, String> {
-    let price = model
-        .price()
-        .and_then(|price| {
-            price
-                .map(|p| p.id().map(|id| (Arc::new(p), id)))
-                .transpose()
-        })
+    let prices = model
+        .book()
         .map_err(|error| format!("model {:?}: {error}", model.id))?;
+    let price = prices
+        .at(Timestamp::now().as_second())
+        .map(|offer| offer.standard())
+        .map(|priced| (Arc::clone(&priced.price), priced.id));
     let image_prices = model
         .image_prices
         .iter()
@@ -346,6 +350,7 @@ fn served(provider: &Arc<Provider>, model: &ModelFile) -> Result<Model, String> 
         hidden_output: model.hidden_output,
         features: model.features.clone(),
         deprecated: model.deprecated,
+        prices,
         price,
         image_prices,
     })

@@ -232,13 +232,16 @@ impl Deref for Attempt<'_> {
 
 impl Attempt<'_> {
     async fn run(&self, recording: &mut Option<Recording>) -> Result<Response, Missed> {
-        let (price, price_id) = self.model.price.as_ref().ok_or(ApiError::NoPrice)?;
+        let (app, key) = (&self.app, &self.key);
+        let tier = self.request.get("service_tier");
+        let quoted = app.prices.quote(&app.store, key, self.model, tier).await?;
+        let price = &quoted.priced.price;
         let ask = Ask::new(self.request, self.body, self.model);
-        let admitted =
-            admit::hold(&self.app.ledger, &self.key.path, price, self.model, ask).await?;
+        let mut admitted = admit::hold(&app.ledger, &key.path, price, self.model, ask).await?;
+        admitted.meter = admitted.meter.with_offer(quoted.offer);
         let wire = self.encode(&admitted)?;
         let clamped = admitted.clamped;
-        let charge = self.start(admitted, *price_id)?;
+        let charge = self.start(admitted, quoted.priced.id)?;
         if let Some(recording) = recording {
             recording.may_owe();
             recording.max_tokens(clamped);

@@ -9,6 +9,7 @@ use std::{
 
 use crate::{
     cli::Flags,
+    own_prices,
     provider_file::{BUILTIN_PROVIDERS, ProviderFile},
     settings::{Finding, Settings},
 };
@@ -60,8 +61,11 @@ pub fn load(
     environment: &Environment,
 ) -> (Settings, Vec<(String, ProviderFile)>, Vec<Finding>) {
     let mut findings = Vec::new();
-    let settings = settings(flags, environment, &mut findings);
-    let files = provider_files(settings.providers.as_deref(), &mut findings);
+    let mut settings = settings(flags, environment, &mut findings);
+    let mut files = provider_files(settings.providers.as_deref(), &mut findings);
+    if let Some(path) = &settings.prices {
+        settings.markups = own_prices::apply(path, &mut files, &mut findings);
+    }
     (settings, files, findings)
 }
 

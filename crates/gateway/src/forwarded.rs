@@ -127,8 +127,12 @@ impl Job<'_> {
             app, watched, key, ..
         } = self.asked;
         let (request, work) = (self.request, self.work);
-        let priced = model.priced(request.size(), request.quality());
-        let (price, price_id) = priced.ok_or(ApiError::NoPrice)?;
+        let (size, quality) = (request.size(), request.quality());
+        let quoted = app
+            .prices
+            .quote_images(&app.store, key, model, size, quality)
+            .await?;
+        let price = &quoted.priced.price;
         let ask = Ask::whole(
             work.prompt(model, estimate),
             estimate.output_max,
@@ -143,7 +147,7 @@ impl Job<'_> {
             endpoint: self.endpoint.as_str(),
             model: model.id.clone(),
             provider: model.provider.name.clone(),
-            price_id: *price_id,
+            price_id: quoted.priced.id,
             stream: request.stream(),
         };
         let arrived = watched.arrived();

@@ -65,6 +65,7 @@ pub async fn one(
 fn view(app: &Shared, key: &KeyRecord, name: &str) -> Result<ModelView, ApiError> {
     let targets = chat::permitted(app, key, name)?;
     let model = targets.first().ok_or(ApiError::ModelNotFound)?;
+    let offer = app.prices.offer(key, model).ok();
     Ok(ModelView {
         id: name.to_owned(),
         object: "model",
@@ -73,9 +74,8 @@ fn view(app: &Shared, key: &KeyRecord, name: &str) -> Result<ModelView, ApiError
         endpoints: model.endpoints.clone(),
         context_window: model.context_window,
         max_output_tokens: model.output_tokens_max,
-        pricing: model
-            .price
+        pricing: offer
             .as_ref()
-            .map(|(price, _)| Pricing::from(&**price)),
+            .map(|offer| Pricing::from(&*offer.standard().price)),
     })
 }

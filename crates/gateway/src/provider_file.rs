@@ -5,12 +5,15 @@ use std::{
     fmt::Write as _,
 };
 
-use billing::{Credits, Price, Rates, Tier};
+use billing::{Price, PriceBook, PriceError, Rates, ServiceTier};
 use dialect::{Dialect, Endpoint, Features, Quirks};
 use serde::{Deserialize, Deserializer, de::Error as _};
 use tokens::{Encoding, Factor, ImageRule, Tokenizer};
 
-use crate::settings::{Finding, finding_of_toml};
+use crate::{
+    price_file::{self, HoursFile, ServiceTierFile, TierFile, VersionFile},
+    settings::{Finding, finding_of_toml},
+};
 
 include!(concat!(env!("OUT_DIR"), "/builtin_providers.rs"));
 
@@ -139,6 +142,15 @@ pub struct ModelFile {
     /// Prices of images that differ by size and quality.
     #[serde(default)]
     pub image_prices: Vec<ImagePriceFile>,
+    /// Prices of service tiers, by their names.
+    #[serde(default, deserialize_with = "price_file::service_tiers")]
+    pub service_tiers: BTreeMap<ServiceTier, ServiceTierFile>,
+    /// Prices of parts of the day.
+    #[serde(default)]
+    pub price_hours: Vec<HoursFile>,
+    /// What holds from a day on, in place of all that.
+    #[serde(default)]
+    pub price_versions: Vec<VersionFile>,
     /// The day this price was taken, where it differs from the file's.
     #[serde(default)]
     pub price_date: Option<String>,
@@ -155,19 +167,6 @@ pub struct ImagePriceFile {
     /// Whether a request that names neither means this one.
     #[serde(default)]
     pub default: bool,
-    /// Its rates.
-    pub price: Rates,
-}
-
-/// One tier, as written.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TierFile {
-    /// It applies to prompts with more tokens than this.
-    pub above_prompt_tokens: u64,
-    /// Whether the whole request is priced by the tier; else only the prompt beyond it.
-    #[serde(default = "yes")]
-    pub whole_request: bool,
     /// Its rates.
     pub price: Rates,
 }
@@ -251,7 +250,7 @@ impl ProviderFile {
                     report(line, format!("model {name:?} is there twice; remove one"));
                 }
             }
-            if let Err(error) = model.price() {
+            if let Err(error) = model.book() {
                 report(line, format!("model {:?}: {error}", model.id));
             }
             if model.endpoints.is_empty() {
@@ -284,24 +283,51 @@ impl ProviderFile {
 }
 
 impl ModelFile {
-    /// Its price, where it has one.
+    /// Its prices; an empty book where it has none.
     ///
     /// # Errors
-    /// A negative rate, or tiers that do not rise.
-    pub fn price(&self) -> Result<Option<Price>, billing::PriceError> {
-        let tiers = self
-            .price_tiers
-            .iter()
-            .map(|tier| Tier {
-                above_prompt_tokens: tier.above_prompt_tokens,
-                whole_request: tier.whole_request,
-                price: tier.price.clone(),
-            })
-            .collect();
-        self.price
-            .clone()
-            .map(|base| Price::new(base, tiers))
+    /// What is wrong with one of them.
+    pub fn book(&self) -> Result<PriceBook, PriceError> {
+        price_file::book(&self.versions())
+    }
+
+    /// The price that holds before every version with a beginning, where there is one.
+    ///
+    /// # Errors
+    /// As [`ModelFile::book`].
+    pub fn price(&self) -> Result<Option<Price>, PriceError> {
+        let base = self.price.as_ref();
+        base.map(|base| price_file::price(base, &self.price_tiers))
             .transpose()
+    }
+
+    /// The operator's own price takes the place of what is written here: all of it, or from a day on.
+    pub fn override_price(&mut self, version: VersionFile) {
+        if version.valid_from.is_none() {
+            self.price = Some(version.price);
+            self.price_tiers = version.price_tiers;
+            self.service_tiers = version.service_tiers;
+            self.price_hours = version.price_hours;
+            self.price_versions.clear();
+        } else {
+            // From its day on nothing of the provider's file holds.
+            self.price_versions
+                .retain(|other| other.valid_from < version.valid_from);
+            self.price_versions.push(version);
+        }
+    }
+
+    fn versions(&self) -> Vec<VersionFile> {
+        let base = self.price.as_ref().map(|price| VersionFile {
+            valid_from: None,
+            price: price.clone(),
+            price_tiers: self.price_tiers.clone(),
+            service_tiers: self.service_tiers.clone(),
+            price_hours: self.price_hours.clone(),
+        });
+        base.into_iter()
+            .chain(self.price_versions.iter().cloned())
+            .collect()
     }
 
     /// Its tokenizer.
@@ -369,10 +395,6 @@ fn paths<'de, D: Deserializer<'de>>(
     }
 }
 
-const fn yes() -> bool {
-    true
-}
-
 fn provider_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let name = String::deserialize(deserializer)?;
     let fine = !name.is_empty()
@@ -421,7 +443,7 @@ fn image_rule<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Image
 #[must_use]
 pub fn demo_file(url: &str) -> String {
     let mut text = String::new();
-    let price = Credits::from_nanos(1_000_000_000);
+    let price = billing::Credits::from_nanos(1_000_000_000);
     // Writing to a String cannot fail.
     let _ = write!(
         text,

@@ -49,7 +49,9 @@ pub async fn create(State(app): State<Shared>, request: Request) -> Result<Json<
     let request = ChatRequest::parse(&body, &RequestLimits::default())?;
     let targets = targets::serving(&app, &key, request.model(), Endpoint::Chat)?;
     let model = *targets.first().ok_or(ApiError::ModelNotFound)?;
-    let (price, _) = model.price.as_ref().ok_or(ApiError::NoPrice)?;
+    let tier = request.get("service_tier");
+    let quoted = app.prices.quote(&app.store, &key, model, tier).await?;
+    let price = &quoted.priced.price;
     let mut ask = Ask::new(&request, &body, model);
     let prompt = ask.count().await;
     let (_, account) = account::spendable(&app, key.account_id).await?;

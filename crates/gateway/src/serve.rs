@@ -1,8 +1,8 @@
 //! `tollway serve`: from settings to a listening gateway, and to its orderly end.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{collections::HashSet, io, sync::Arc, time::Duration};
 
-use billing::{Credits, Price, PriceId};
+use billing::{Credits, PriceId};
 use mock_provider::MockProvider;
 use store::{
     AdminKey, ApiKeySecret, Ledger, LedgerOptions, NewKey, OpenOptions, Store, StoreError, StoreUrl,
@@ -18,6 +18,7 @@ use crate::{
     once::Once,
     open_files,
     places::Places,
+    prices::Prices,
     provider_file::{ProviderFile, demo_file},
     server::{self, Bounds},
     settings::{Finding, Settings},
@@ -173,10 +174,14 @@ fn share(
     admin_key: AdminKey,
     cut_streams: watch::Receiver<bool>,
 ) -> Result<Shared, ServeError> {
+    let prices = Prices::new(settings.markups.clone());
+    let recorded = catalogue.models().iter().flat_map(|model| model.all_prices());
+    prices.are_recorded(recorded.map(|(_, id)| id));
     Ok(Arc::new(App {
         upstream: Upstream::new(&settings)?,
         body_room: Room::new(settings.bodies_bytes_max),
         metrics: Metrics::new()?,
+        prices,
         settings,
         catalogue,
         store: books.store,
@@ -267,19 +272,18 @@ fn store_name(settings: &Settings) -> Result<String, StoreError> {
 
 /// Keeps every price version, so that every charge can be computed again.
 async fn record_prices(store: &Store, catalogue: &Catalogue) -> Result<(), ServeError> {
-    let priced: Vec<_> = catalogue
-        .models()
+    let mut kept = HashSet::new();
+    let mut rows = Vec::new();
+    for model in catalogue.models() {
+        for (price, id) in model.all_prices() {
+            if kept.insert(id) {
+                rows.push((id, model, price.to_json()?));
+            }
+        }
+    }
+    let rows: Vec<(PriceId, &str, &str, &str)> = rows
         .iter()
-        .flat_map(|model| model.prices().map(move |price| (model, price)))
-        .collect();
-    let texts: Vec<String> = priced
-        .iter()
-        .map(|(_, (price, _))| Price::to_json(price))
-        .collect::<Result<_, _>>()?;
-    let rows: Vec<(PriceId, &str, &str, &str)> = priced
-        .iter()
-        .zip(&texts)
-        .map(|((model, (_, id)), text)| (*id, &*model.provider.name, &*model.id, text.as_str()))
+        .map(|(id, model, text)| (*id, &*model.provider.name, &*model.id, text.as_str()))
         .collect();
     Ok(store.record_prices(&rows).await?)
 }

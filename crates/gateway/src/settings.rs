@@ -53,6 +53,10 @@ pub struct Settings {
     pub admin_key: Option<Secret>,
     /// A directory of provider files, added to the built-in ones.
     pub providers: Option<PathBuf>,
+    /// The file of the operator's own prices and markups.
+    pub prices: Option<PathBuf>,
+    /// The markups of that file.
+    pub markups: Vec<crate::prices::Markup>,
     /// Shown in a 402.
     pub top_up_url: Option<String>,
     /// An address of its own for `/metrics`.
@@ -133,6 +137,8 @@ impl Default for Settings {
             database_url: "sqlite://tollway-data/tollway.db".into(),
             admin_key: None,
             providers: None,
+            prices: None,
+            markups: Vec::new(),
             top_up_url: None,
             metrics_listen: None,
             demo: false,

@@ -22,7 +22,7 @@ use crate::{
     admit,
     app::Shared,
     arrival::Asked,
-    bill::{off_thread_if, piece, with_bill},
+    bill::{off_thread_if, piece, tier_of, with_bill},
     catalogue::Model,
     credit::Search,
     error::ApiError,
@@ -315,6 +315,9 @@ impl Stream {
             charge.know_prompt(*prompt);
         }
         if let Some(Ok(usage)) = chunk.usage() {
+            if let Some(tier) = tier_of(chunk.service_tier()) {
+                charge.served_by(tier);
+            }
             charge.report(usage, chunk.usage_text().map(Into::into));
             let lacking = charge.lacking()?;
             let covered = !lacking.is_positive() || charge.grow(lacking, now);

@@ -35,6 +35,8 @@ pub struct KeyRecord {
     pub models: Option<Vec<String>>,
     /// When it stops working.
     pub expires_at: Option<Timestamp>,
+    /// The group of customers that its account is in: `price_group` of the account's metadata.
+    pub price_group: Option<String>,
     /// Where its requests take credit from: its account and, with a limit, its own budget.
     pub path: Path,
     revoked: bool,
@@ -121,6 +123,7 @@ struct LookedUp {
     expires_at: Option<i64>,
     revoked: bool,
     disabled: bool,
+    metadata: String,
 }
 
 impl Keys {
@@ -224,7 +227,7 @@ impl Keys {
             .map_err(|_| StoreError::TimedOut)?;
         let select = sql(
             "SELECT k.id, k.account_id, k.name, k.limit_credits, k.models, \
-             k.expires_at, (k.revoked_at IS NOT NULL) AS revoked, a.disabled \
+             k.expires_at, (k.revoked_at IS NOT NULL) AS revoked, a.disabled, a.metadata \
              FROM keys k JOIN accounts a ON a.id = k.account_id WHERE k.digest = ?",
         );
         let mut reader = store.read().await?;
@@ -257,9 +260,20 @@ impl LookedUp {
                 .map(check::stored_models)
                 .transpose()?,
             expires_at: self.expires_at.map(check::timestamp).transpose()?,
+            price_group: price_group(&self.metadata),
             path: Path::new(budgets),
             revoked: self.revoked,
             disabled: self.disabled,
         })
     }
+}
+
+/// The text under `price_group` in an account's metadata.
+fn price_group(metadata: &str) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Notes {
+        price_group: Option<serde_json::Value>,
+    }
+    let notes: Notes = serde_json::from_str(metadata).ok()?;
+    notes.price_group?.as_str().map(str::to_owned)
 }

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use billing::{Credits, PriceId};
+use billing::{Credits, Price, PriceId};
 use tokio::sync::watch;
 
 #[cfg(feature = "simulation")]
@@ -186,6 +186,19 @@ impl Store {
         let mut tx = self.begin().await?;
         tx.link().run(insert).await?;
         tx.commit().await
+    }
+
+    /// The price version of this id; `None` where it is not kept.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`]; [`StoreError::Corrupt`] when what is kept is no price.
+    pub async fn price(&self, id: PriceId) -> Result<Option<Price>, StoreError> {
+        let select = sql("SELECT price FROM prices WHERE id = ?").uuid(id.uuid());
+        let mut reader = self.read().await?;
+        let kept: Option<(String,)> = reader.link().maybe(select).await?;
+        kept.map(|(text,)| Price::from_json(&text))
+            .transpose()
+            .map_err(|error| StoreError::Corrupt(error.to_string()))
     }
 
     pub(crate) fn backend(&self) -> &Backend {

@@ -148,6 +148,33 @@ impl Rates {
         }
     }
 
+    /// The same with every rate that is written changed; `None` where one of them comes to none.
+    pub(super) fn map(&self, change: impl Fn(Credits) -> Option<Credits>) -> Option<Self> {
+        let some = |rate: Option<Credits>| match rate {
+            Some(rate) => change(rate).map(Some),
+            None => Some(None),
+        };
+        Some(Self {
+            prompt: change(self.prompt)?,
+            completion: change(self.completion)?,
+            cached_prompt: some(self.cached_prompt)?,
+            cache_write_5m: some(self.cache_write_5m)?,
+            cache_write_1h: some(self.cache_write_1h)?,
+            audio_prompt: some(self.audio_prompt)?,
+            image_prompt: some(self.image_prompt)?,
+            reasoning: some(self.reasoning)?,
+            audio_completion: some(self.audio_completion)?,
+            image_completion: some(self.image_completion)?,
+            image: some(self.image)?,
+            second: some(self.second)?,
+            character: some(self.character)?,
+            search: some(self.search)?,
+            page: some(self.page)?,
+            request: some(self.request)?,
+            minimum: some(self.minimum)?,
+        })
+    }
+
     /// Every rate that is written, with its name.
     #[must_use]
     pub fn all(&self) -> Vec<(&'static str, Credits)> {

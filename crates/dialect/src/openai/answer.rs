@@ -10,6 +10,7 @@ use crate::client::{Bill, splice_bill};
 use crate::error::{DecodeError, UpstreamError, UsageFault};
 use crate::json;
 use crate::quirks::Quirks;
+use crate::service_tier;
 
 /// A decoded answer, with the bytes as the provider sent them.
 #[derive(Debug)]
@@ -106,6 +107,13 @@ impl Answer {
     pub(crate) fn usage_span(&self) -> Option<std::ops::Range<usize>> {
         let reported = self.usage.is_some_and(|usage| usage.is_ok());
         self.found.usage.clone().filter(|_| reported)
+    }
+
+    /// The service tier that the provider says it served by, in its own word.
+    #[must_use]
+    pub fn service_tier(&self) -> Option<String> {
+        let text = std::str::from_utf8(&self.bytes).unwrap_or_default();
+        service_tier::named(text, self.usage_text())
     }
 
     /// The answer with the bill in its usage, which is written where there is none or none that can

@@ -12,6 +12,7 @@ use crate::client::ChunkTemplate;
 use crate::error::{DecodeError, UpstreamError, UsageFault};
 use crate::json;
 use crate::quirks::Quirks;
+use crate::service_tier;
 use crate::sse::{DONE, SseEvent};
 
 /// What one upstream event means.
@@ -140,6 +141,12 @@ impl Chunk {
     pub(crate) fn usage_span(&self) -> Option<std::ops::Range<usize>> {
         let reported = self.usage().is_some_and(|usage| usage.is_ok());
         self.found.usage.clone().filter(|_| reported)
+    }
+
+    /// The service tier that the provider says it served by, in its own word.
+    #[must_use]
+    pub fn service_tier(&self) -> Option<String> {
+        service_tier::named(self.text(), self.usage_text())
     }
 
     pub(crate) fn text(&self) -> &str {

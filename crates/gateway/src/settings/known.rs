@@ -54,6 +54,15 @@ pub const SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        name: "prices",
+        doc: "a file of own prices, which override those of the provider files, and of markups",
+        default: "",
+        apply: |s, v| {
+            s.prices = Some(PathBuf::from(v));
+            Ok(())
+        },
+    },
+    Setting {
         name: "top_up_url",
         doc: "where customers buy credits; shown in a 402",
         default: "",

@@ -1,0 +1,311 @@
+//! What a request may be charged by: the model's prices of this moment, with the customer's markup, kept before they are used.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use billing::{AccountId, Multiplier, Offer, PriceId, Priced, ServiceTier};
+use jiff::Timestamp;
+use store::{KeyRecord, Store};
+
+use crate::{catalogue::Model, error::ApiError};
+
+/// Offers with a markup that are kept in memory; beyond that they are worked out anew.
+const OFFERS_MAX: usize = 65_536;
+
+/// How many times the provider's price customers pay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Markup {
+    /// The multiplier.
+    pub factor: Multiplier,
+    /// Only this account.
+    pub account: Option<AccountId>,
+    /// Only accounts whose metadata has this `price_group`.
+    pub group: Option<String>,
+    /// Only models whose `provider/id` is this, where `*` stands for any text.
+    pub model: Option<String>,
+}
+
+/// An offer by the versions in it, and what it is multiplied by.
+type Marked = (Vec<PriceId>, Multiplier);
+
+/// The markups, and the prices that are known to be kept in the books.
+#[derive(Debug, Default)]
+pub struct Prices {
+    markups: Vec<Markup>,
+    offers: Mutex<HashMap<Marked, Arc<Offer>>>,
+    recorded: Mutex<HashSet<PriceId>>,
+}
+
+/// The price of a request, pinned.
+#[derive(Clone, Debug)]
+pub struct Quoted {
+    /// The prices of all service tiers.
+    pub offer: Arc<Offer>,
+    /// The one that was asked for.
+    pub priced: Priced,
+}
+
+impl Prices {
+    /// With these markups; the narrowest that fits counts: of an account, of a group, of a model,
+    /// and of two as narrow the first.
+    #[must_use]
+    pub fn new(mut markups: Vec<Markup>) -> Self {
+        markups.sort_by_key(|markup| {
+            (
+                markup.account.is_none(),
+                markup.group.is_none(),
+                markup.model.is_none(),
+            )
+        });
+        Self {
+            markups,
+            ..Self::default()
+        }
+    }
+
+    /// What a key's request to a model may be charged by, now, and the price of the service tier
+    /// that it asks for. The books have every price of it.
+    ///
+    /// # Errors
+    /// The model or the tier has no price; the books cannot be written.
+    pub async fn quote(
+        &self,
+        store: &Store,
+        key: &KeyRecord,
+        model: &Model,
+        tier: Option<&str>,
+    ) -> Result<Quoted, ApiError> {
+        let offer = self.offer(key, model)?;
+        self.pin(store, model, offer, tier).await
+    }
+
+    /// The same for a model whose prices differ by the size and the quality of images.
+    ///
+    /// # Errors
+    /// As [`Prices::quote`].
+    pub async fn quote_images(
+        &self,
+        store: &Store,
+        key: &KeyRecord,
+        model: &Model,
+        size: Option<&str>,
+        quality: Option<&str>,
+    ) -> Result<Quoted, ApiError> {
+        let Some((price, id)) = model.image_price(size, quality) else {
+            return self.quote(store, key, model, None).await;
+        };
+        let priced = Priced {
+            price: Arc::clone(price),
+            id: *id,
+        };
+        let offer = Arc::new(Offer::new(priced, Vec::new()));
+        let offer = self.marked_up(key, model, &offer)?;
+        self.pin(store, model, offer, None).await
+    }
+
+    async fn pin(
+        &self,
+        store: &Store,
+        model: &Model,
+        offer: Arc<Offer>,
+        tier: Option<&str>,
+    ) -> Result<Quoted, ApiError> {
+        let priced = match asked_tier(tier) {
+            None => offer.standard(),
+            Some(tier) => match offer.of(tier) {
+                Some(priced) => priced,
+                // Without a price of its own what is slower has the plain one; what is dearer
+                // for the operator may not.
+                None if tier != ServiceTier::Priority => offer.standard(),
+                None => return Err(no_price_of(tier)),
+            },
+        };
+        self.record(store, model, &offer).await?;
+        Ok(Quoted {
+            priced: priced.clone(),
+            offer,
+        })
+    }
+
+    /// What a key's requests to a model are charged by now.
+    ///
+    /// # Errors
+    /// The model has no price.
+    pub fn offer(&self, key: &KeyRecord, model: &Model) -> Result<Arc<Offer>, ApiError> {
+        let now = Timestamp::now().as_second();
+        let offer = model.prices.at(now).ok_or(ApiError::NoPrice)?;
+        self.marked_up(key, model, offer)
+    }
+
+    /// An offer as this key's account pays it.
+    fn marked_up(
+        &self,
+        key: &KeyRecord,
+        model: &Model,
+        offer: &Arc<Offer>,
+    ) -> Result<Arc<Offer>, ApiError> {
+        let factor = self.markup(key.account_id, key.price_group.as_deref(), &model.full_name);
+        if factor == Multiplier::ONE {
+            return Ok(Arc::clone(offer));
+        }
+        let ids = offer.all().map(|(_, priced)| priced.id).collect();
+        let mut offers = lock(&self.offers);
+        if let Some(known) = offers.get(&(ids, factor)) {
+            return Ok(Arc::clone(known));
+        }
+        let marked = Arc::new(offer.marked_up(factor)?);
+        if offers.len() >= OFFERS_MAX {
+            offers.clear();
+        }
+        let ids = offer.all().map(|(_, priced)| priced.id).collect();
+        offers.insert((ids, factor), Arc::clone(&marked));
+        Ok(marked)
+    }
+
+    fn markup(&self, account: AccountId, group: Option<&str>, model: &str) -> Multiplier {
+        let fits = |markup: &&Markup| {
+            markup.account.is_none_or(|only| only == account)
+                && markup
+                    .group
+                    .as_deref()
+                    .is_none_or(|only| group == Some(only))
+                && markup
+                    .model
+                    .as_deref()
+                    .is_none_or(|only| matches(only, model))
+        };
+        let found = self.markups.iter().find(fits);
+        found.map_or(Multiplier::ONE, |markup| markup.factor)
+    }
+
+    /// Keeps every price of an offer, so that every charge can be computed again.
+    async fn record(&self, store: &Store, model: &Model, offer: &Offer) -> Result<(), ApiError> {
+        let new: Vec<&Priced> = {
+            let recorded = lock(&self.recorded);
+            let new = offer.all().map(|(_, priced)| priced);
+            new.filter(|priced| !recorded.contains(&priced.id))
+                .collect()
+        };
+        if new.is_empty() {
+            return Ok(());
+        }
+        let mut rows = Vec::with_capacity(new.len());
+        for priced in &new {
+            rows.push((priced.id, priced.price.to_json()?));
+        }
+        let rows: Vec<(PriceId, &str, &str, &str)> = rows
+            .iter()
+            .map(|(id, json)| (*id, &*model.provider.name, &*model.id, json.as_str()))
+            .collect();
+        store.record_prices(&rows).await?;
+        self.are_recorded(new.iter().map(|priced| priced.id));
+        Ok(())
+    }
+
+    /// The books have these prices.
+    pub fn are_recorded(&self, ids: impl IntoIterator<Item = PriceId>) {
+        lock(&self.recorded).extend(ids);
+    }
+}
+
+/// The tier that a request's `service_tier`, as JSON, asks for, where that has a price of its own.
+fn asked_tier(json: Option<&str>) -> Option<ServiceTier> {
+    let word: String = serde_json::from_str(json?).ok()?;
+    ServiceTier::parse(&word)
+}
+
+fn no_price_of(tier: ServiceTier) -> ApiError {
+    let name = tier.as_str();
+    ApiError::Invalid {
+        param: Some("service_tier".into()),
+        message: format!(
+            "This model has no price for service tier {name} here, so it cannot be charged for. \
+             Leave service_tier out, or ask the operator to write service_tiers.{name} into the \
+             model's provider file or the file of own prices."
+        )
+        .into(),
+    }
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether a text is a pattern's, in which `*` stands for any text.
+#[must_use]
+pub fn matches(pattern: &str, text: &str) -> bool {
+    let Some((start, rest)) = pattern.split_once('*') else {
+        return pattern == text;
+    };
+    let Some(mut left) = text.strip_prefix(start) else {
+        return false;
+    };
+    let mut pieces: Vec<&str> = rest.split('*').collect();
+    let end = pieces.pop().unwrap_or_default();
+    for piece in pieces {
+        let Some((_, after)) = left.split_once(piece) else {
+            return false;
+        };
+        left = after;
+    }
+    left.ends_with(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn patterns() {
+        for (pattern, text, expected) in [
+            ("a/b", "a/b", true),
+            ("a/b", "a/bc", false),
+            ("a/*", "a/bc", true),
+            ("*", "", true),
+            ("*mini*", "openai/gpt-mini-2", true),
+            ("a*ba", "aba", true),
+            ("ab*ba", "aba", false),
+        ] {
+            assert_eq!(matches(pattern, text), expected, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn the_narrowest_markup_counts() {
+        let account = AccountId::from_uuid(Uuid::from_u128(1));
+        let other = AccountId::from_uuid(Uuid::from_u128(2));
+        let markup = |factor: &str, account, group: Option<&str>, model: Option<&str>| Markup {
+            factor: factor.parse().unwrap(),
+            account,
+            group: group.map(Into::into),
+            model: model.map(Into::into),
+        };
+        let prices = Prices::new(vec![
+            markup("1.1", None, None, None),
+            markup("1.2", None, None, Some("openai/*")),
+            markup("1.3", None, Some("gold"), None),
+            markup("1.4", Some(account), None, None),
+            markup("1.5", Some(account), None, Some("openai/gpt-4o")),
+        ]);
+        for (who, group, model, factor) in [
+            (other, None, "x/y", "1.1"),
+            (other, None, "openai/gpt-4o", "1.2"),
+            (other, Some("gold"), "openai/gpt-4o", "1.3"),
+            (other, Some("lead"), "x/y", "1.1"),
+            (account, Some("gold"), "x/y", "1.4"),
+            (account, None, "openai/gpt-4o", "1.5"),
+        ] {
+            assert_eq!(
+                prices.markup(who, group, model).to_string(),
+                factor,
+                "{model}"
+            );
+        }
+        let none = Prices::default();
+        assert_eq!(none.markup(account, None, "x"), Multiplier::ONE);
+    }
+}
