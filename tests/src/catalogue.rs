@@ -135,6 +135,12 @@ pub fn provider_texts(url: &str) -> Vec<(&'static str, String)> {
             r#"prompt = "1", completion = "1", audio_prompt = "2""#,
         )
         .replace("max_output_tokens = 16384", "max_output_tokens = 6"),
+        // The price of a service tier is another one.
+        model(
+            "tiered",
+            "service_tiers = { flex = { factor = \"0.5\" }, priority = { price = { prompt = \"3\", completion = \"3\" } } }\n",
+            one,
+        ),
         "[[models]]\nid = \"unpriced\"\ncontext_window = 1000\n".to_owned(),
     ];
     let backup = [model(

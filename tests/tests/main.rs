@@ -28,6 +28,7 @@ mod messages;
 mod operator;
 mod passing;
 mod payment;
+mod prices;
 mod replicas;
 mod restart;
 mod sse;

@@ -113,6 +113,12 @@ pub(crate) struct Model {
     /// Prices of images by size and quality.
     #[serde(default)]
     pub(crate) image_prices: Vec<BTreeMap<String, toml::Value>>,
+    #[serde(default)]
+    pub(crate) service_tiers: BTreeMap<String, toml::Value>,
+    #[serde(default)]
+    pub(crate) price_hours: Vec<toml::Value>,
+    #[serde(default)]
+    pub(crate) price_versions: Vec<toml::Value>,
     pub(crate) price_date: Option<String>,
 }
 

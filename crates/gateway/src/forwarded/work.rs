@@ -155,7 +155,8 @@ impl Work {
 
     /// What it may consume of a model.
     pub(super) fn estimate(&self, request: &Forwarded<'_>, model: &Model) -> Estimate {
-        let priced = model.priced(request.size(), request.quality());
+        let of_images = model.image_price(request.size(), request.quality());
+        let priced = of_images.or(model.price.as_ref());
         let rates = priced.map(|(price, _)| price.base());
         let by_tokens = rates.is_some_and(|rates| sold_by_tokens(self.endpoint, rates));
         let asked = *request.pieces();

@@ -98,6 +98,42 @@ only these say how many there were; the client gets audio all the same.
 Forms are read whole, within `body_bytes_max`, and written anew for the provider with the same fields; a field that
 OpenAI's API does not have is refused. An `Idempotency-Key` stands for the bytes of a form, its boundary included.
 
+## Other prices for other times
+
+A model may have prices of its own for service tiers, for parts of the day (UTC), and from a day on:
+
+```toml
+service_tiers = { batch = { factor = \"0.5\" }, priority = { price = { prompt = \"5\", completion = \"20\" } } }
+price_hours = [{ from = \"16:30\", to = \"00:30\", factor = \"0.5\" }]
+price_versions = [{ valid_from = \"2027-01-01\", price = { prompt = \"2\", completion = \"8\" } }]
+```
+
+A request is charged by the version and the hour of its admission, and by the service tier that the answer names, else by
+the one that was asked for. `priority` is refused where it has no price; `batch` and `flex` then have the plain one.
+
+## Own prices and markups
+
+The setting `prices` names a file of the operator's. Its prices are what the operator pays, in place of those of the
+provider files; markups are what customers pay on top. The narrowest markup counts: of an account, then of a group (an
+account's metadata says `price_group`), then of a model.
+
+```toml
+[[prices]]
+model = \"openai/gpt-4o\"       # provider/id; * stands for any text
+valid_from = \"2027-01-01\"     # left out: always
+price = { prompt = \"2\", completion = \"8\" }
+
+[[markups]]
+factor = \"1.25\"
+model = \"openai/*\"
+
+[[markups]]
+factor = \"1.1\"
+group = \"gold\"
+```
+
+`GET /admin/v1/usage` shows both: `cost` and `charged` for the customer, `provider_cost` for the operator, and the margin.
+
 ## Quirks
 
 Where a provider deviates from its dialect, `[quirks]` says how. The words are these and no others.
