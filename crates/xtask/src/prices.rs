@@ -134,7 +134,7 @@ impl Tables {
                 .litellm
                 .as_ref()
                 .ok_or_else(missing)?
-                .chat_models(key, prefix),
+                .models(key, prefix),
             TableName::GenaiPrices => self
                 .genai
                 .as_ref()

@@ -9,6 +9,8 @@ use super::decimal::Decimal;
 pub(crate) struct Facts {
     /// The id as the provider spells it.
     pub(crate) id: String,
+    /// What it does, by the words of provider files; empty: it answers chats.
+    pub(crate) endpoints: Vec<&'static str>,
     /// Whether the table says where it has the row from.
     pub(crate) sourced: bool,
     /// Tokens that fit.
@@ -29,7 +31,7 @@ pub(crate) struct Facts {
     pub(crate) search_fee: Option<Decimal>,
 }
 
-/// Dollars per million tokens of a kind ([`Kind::Request`]: dollars per request).
+/// Dollars per million tokens or characters of a kind; per piece of what is sold by the piece.
 pub(crate) type Price = BTreeMap<Kind, Decimal>;
 
 /// What a price is for; the order is that of the provider files.
@@ -44,6 +46,11 @@ pub(crate) enum Kind {
     AudioCompletion,
     Reasoning,
     ImagePrompt,
+    ImageCompletion,
+    Image,
+    Second,
+    Character,
+    Search,
     Request,
 }
 
@@ -60,7 +67,30 @@ impl Kind {
             Self::AudioCompletion => "audio_completion",
             Self::Reasoning => "reasoning",
             Self::ImagePrompt => "image_prompt",
+            Self::ImageCompletion => "image_completion",
+            Self::Image => "image",
+            Self::Second => "second",
+            Self::Character => "character",
+            Self::Search => "search",
             Self::Request => "request",
+        }
+    }
+
+    /// Whether it is sold by the piece, and not by tokens.
+    pub(crate) const fn is_piece(self) -> bool {
+        match self {
+            Self::Image | Self::Second | Self::Character | Self::Search => true,
+            Self::Prompt
+            | Self::Completion
+            | Self::CachedPrompt
+            | Self::CacheWrite5m
+            | Self::CacheWrite1h
+            | Self::AudioPrompt
+            | Self::AudioCompletion
+            | Self::Reasoning
+            | Self::ImagePrompt
+            | Self::ImageCompletion
+            | Self::Request => false,
         }
     }
 }

@@ -25,8 +25,18 @@ const PER_TOKEN: [(&str, Kind); 9] = [
     ("output_cost_per_reasoning_token", Kind::Reasoning),
     ("input_cost_per_image_token", Kind::ImagePrompt),
 ];
-/// The endpoint that a model must be served on, where the table names any.
+/// The same of what is sold by the piece, each with how far the point moves to the unit of provider
+/// files: a million characters, else one.
+const PER_PIECE: [(&str, Kind, i32); 4] = [
+    ("input_cost_per_image", Kind::Image, 0),
+    ("input_cost_per_second", Kind::Second, 0),
+    ("input_cost_per_character", Kind::Character, 6),
+    ("input_cost_per_query", Kind::Search, 0),
+];
+/// The endpoint that a chat model must be served on, where the table names any.
 const ENDPOINT: &str = "/v1/chat/completions";
+/// What fits into a model whose table row does not say so, because nothing is counted by it.
+const NO_WINDOW: u64 = 32_000;
 
 /// A row: its members in their own bytes, so that no number passes through a float.
 type Row = BTreeMap<String, Box<RawValue>>;
@@ -44,36 +54,72 @@ impl Litellm {
         Ok(Self { rows })
     }
 
-    /// The chat models of `provider` whose id starts with `prefix`, which is cut off.
-    pub(crate) fn chat_models(&self, provider: &str, prefix: &str) -> Result<Vec<Facts>, Failure> {
+    /// The models of `provider` that do what the gateway offers and whose id starts with `prefix`,
+    /// which is cut off.
+    pub(crate) fn models(&self, provider: &str, prefix: &str) -> Result<Vec<Facts>, Failure> {
         self.rows
             .iter()
             .filter(|(_, row)| text(row, "litellm_provider").is_some_and(|name| name == provider))
-            .filter(|(_, row)| serves_chat(row))
-            .filter_map(|(id, row)| Some((id.strip_prefix(prefix)?, row)))
-            .map(|(id, row)| {
-                facts(id, row).map_err(|why| Failure::content(format!("litellm {id}"), why))
+            .filter_map(|(id, row)| Some((id.strip_prefix(prefix)?, row, endpoints(row)?)))
+            .map(|(id, row, endpoints)| {
+                facts(id, row, endpoints)
+                    .map_err(|why| Failure::content(format!("litellm {id}"), why))
             })
             .collect()
     }
 }
 
-fn serves_chat(row: &Row) -> bool {
-    let endpoints: Option<Vec<String>> = parsed(row, "supported_endpoints");
-    text(row, "mode").is_some_and(|mode| mode == "chat")
-        && endpoints.is_none_or(|names| names.iter().any(|name| name == ENDPOINT))
+/// What a row's model does, by the words of provider files: nothing for a chat model, and none where
+/// it does what the gateway does not offer.
+fn endpoints(row: &Row) -> Option<Vec<&'static str>> {
+    let named: Option<Vec<String>> = parsed(row, "supported_endpoints");
+    let names = |path: &str| {
+        named
+            .as_ref()
+            .is_some_and(|all| all.iter().any(|one| one == path))
+    };
+    match text(row, "mode")?.as_str() {
+        "chat" => (named.is_none() || names(ENDPOINT)).then(Vec::new),
+        "completion" => Some(vec!["completions"]),
+        "embedding" => Some(vec!["embeddings"]),
+        "moderation" => Some(vec!["moderations"]),
+        "rerank" => Some(vec!["rerank"]),
+        "image_generation" if names("/v1/images/edits") => {
+            Some(vec!["image_generations", "image_edits"])
+        }
+        "image_generation" => Some(vec!["image_generations"]),
+        "audio_speech" => Some(vec!["speech"]),
+        "audio_transcription" => Some(vec!["transcriptions"]),
+        _ => None,
+    }
 }
 
-fn facts(id: &str, row: &Row) -> Result<Facts, String> {
+fn facts(id: &str, row: &Row, endpoints: Vec<&'static str>) -> Result<Facts, String> {
+    let mut base = price(row, "")?;
+    let mut window = whole(row, "max_input_tokens").or_else(|| whole(row, "max_tokens"));
+    if !endpoints.is_empty() {
+        pieces(row, &endpoints, &mut base)?;
+        let by_tokens = endpoints
+            .iter()
+            .any(|one| matches!(*one, "embeddings" | "completions"));
+        window = window.or((!by_tokens).then_some(NO_WINDOW));
+    }
+    // Vectors and scores are no tokens of output.
+    let writes = !endpoints
+        .iter()
+        .any(|one| matches!(*one, "embeddings" | "rerank" | "speech"));
     let mut facts = Facts {
         id: id.to_owned(),
         sourced: row.contains_key("source"),
-        context_window: whole(row, "max_input_tokens").or_else(|| whole(row, "max_tokens")),
-        max_output_tokens: whole(row, "max_output_tokens").or_else(|| whole(row, "max_tokens")),
+        context_window: window,
+        max_output_tokens: whole(row, "max_output_tokens")
+            .or_else(|| whole(row, "max_tokens"))
+            .filter(|_| writes),
+        endpoints,
         reasons: parsed(row, "supports_reasoning").unwrap_or(false),
         deprecated: false,
         ends: text(row, "deprecation_date"),
-        price: price(row, "")?,
+        price: base,
         tiers: BTreeMap::new(),
         search_fee: search_fee(row)?,
     };
@@ -85,6 +131,37 @@ fn facts(id: &str, row: &Row) -> Result<Facts, String> {
     }
     ranges(row, &mut facts)?;
     Ok(facts)
+}
+
+/// What a model that does not chat is sold by: tokens where the row prices those, else pieces.
+fn pieces(row: &Row, endpoints: &[&str], price: &mut Price) -> Result<(), String> {
+    if let Some(amount) = decimal(row, "output_cost_per_image_token")? {
+        price.insert(Kind::ImageCompletion, amount.shifted(6));
+    }
+    let zero = |kind: Kind, price: &Price| price.get(&kind).is_none_or(|amount| amount.is_zero());
+    let made = [
+        Kind::Completion,
+        Kind::AudioCompletion,
+        Kind::ImageCompletion,
+    ];
+    let makes = !endpoints.contains(&"embeddings") && !endpoints.contains(&"rerank");
+    let by_tokens =
+        !zero(Kind::Prompt, price) && (!makes || made.iter().any(|kind| !zero(*kind, price)));
+    if by_tokens {
+        // It writes no text that costs something.
+        price
+            .entry(Kind::Completion)
+            .or_insert("0".parse().map_err(|_| "zero")?);
+        return Ok(());
+    }
+    for (member, kind, shift) in PER_PIECE {
+        let amount = decimal(row, member)?.filter(|amount| !amount.is_zero());
+        if let Some(amount) = amount {
+            price.retain(|_, amount| !amount.is_zero());
+            price.insert(kind, amount.shifted(shift));
+        }
+    }
+    Ok(())
 }
 
 /// Every price whose member is named as in [`PER_TOKEN`] and then `suffix`.
@@ -177,7 +254,7 @@ mod tests {
     fn rows(json: &str) -> Vec<Facts> {
         Litellm::parse(json)
             .unwrap()
-            .chat_models("acme", "acme/")
+            .models("acme", "acme/")
             .unwrap()
     }
 
@@ -228,9 +305,41 @@ mod tests {
     }
 
     #[test]
-    fn takes_only_chat_models_of_the_provider() {
+    fn what_does_not_chat_is_sold_by_tokens_or_by_the_piece() {
         let found = rows(
-            r#"{"acme/a":{"litellm_provider":"acme","mode":"embedding"},
+            r#"{"acme/a":{"litellm_provider":"acme","mode":"embedding","max_input_tokens":512,
+                    "input_cost_per_token":1e-07,"output_cost_per_token":0.0},
+                "acme/b":{"litellm_provider":"acme","mode":"rerank","input_cost_per_query":0.002,
+                    "input_cost_per_token":0.0,"output_cost_per_token":0.0},
+                "acme/c":{"litellm_provider":"acme","mode":"audio_speech","input_cost_per_character":1.5e-05},
+                "acme/d":{"litellm_provider":"acme","mode":"audio_transcription",
+                    "input_cost_per_second":0.0001,"output_cost_per_second":0.0001},
+                "acme/e":{"litellm_provider":"acme","mode":"audio_transcription","input_cost_per_second":0.0001,
+                    "input_cost_per_token":2.5e-06,"output_cost_per_token":1e-05},
+                "acme/f":{"litellm_provider":"acme","mode":"image_generation","input_cost_per_token":5e-06,
+                    "output_cost_per_image_token":4e-05,"supported_endpoints":["/v1/images/edits"]}}"#,
+        );
+        let all: Vec<_> = found
+            .iter()
+            .map(|one| format!("{} {}", one.endpoints.join(" "), shown(&one.price)))
+            .collect();
+        assert_eq!(
+            all,
+            [
+                "embeddings prompt 0.1, completion 0",
+                "rerank search 0.002",
+                "speech character 15",
+                "transcriptions second 0.0001",
+                "transcriptions prompt 2.5, completion 10",
+                "image_generations image_edits prompt 5, completion 0, image_completion 40",
+            ]
+        );
+    }
+
+    #[test]
+    fn takes_only_models_of_the_provider_that_do_what_is_offered() {
+        let found = rows(
+            r#"{"acme/a":{"litellm_provider":"acme","mode":"video_generation"},
                 "acme/b":{"litellm_provider":"other","mode":"chat"},
                 "c":{"litellm_provider":"acme","mode":"chat"},
                 "acme/d":{"litellm_provider":"acme","mode":"chat","supported_endpoints":["/v1/responses"]},
@@ -251,7 +360,7 @@ mod tests {
             r#"{"a":{"litellm_provider":"acme","mode":"chat","input_cost_per_token":"cheap"}}"#,
         )
         .unwrap();
-        assert!(table.chat_models("acme", "").is_err());
+        assert!(table.models("acme", "").is_err());
         assert!(Litellm::parse("[]").is_err());
     }
 }

@@ -12,6 +12,7 @@ use super::{
 #[derive(Debug, PartialEq)]
 pub(crate) struct Model {
     pub(crate) id: String,
+    pub(crate) endpoints: Vec<String>,
     pub(crate) tokenizer: Option<String>,
     pub(crate) token_factor: Option<u32>,
     pub(crate) context_window: u64,
@@ -57,7 +58,9 @@ impl LeftOut {
 
 /// Makes the model of `facts`; `taken` is the day that the tables were taken.
 pub(crate) fn model(facts: Facts, plan: &Provider, taken: &str) -> Result<Model, LeftOut> {
-    if !plan.takes(&facts.id) {
+    let offered = |endpoint: &&str| plan.offers.iter().any(|offer| offer == endpoint);
+    let chats = facts.endpoints.is_empty();
+    if !plan.takes(&facts.id) || !(chats || facts.endpoints.iter().any(offered)) {
         return Err(LeftOut::ByPlan);
     }
     if facts.ends.as_deref().is_some_and(|day| day < taken) {
@@ -72,18 +75,23 @@ pub(crate) fn model(facts: Facts, plan: &Provider, taken: &str) -> Result<Model,
     if plan.search_fee {
         base.insert(Kind::Request, facts.search_fee.ok_or(LeftOut::NoPrice)?);
     }
-    let price = cleaned(base.clone(), free)?;
+    let price = cleaned(base.clone(), free, chats)?;
     let mut tiers = BTreeMap::new();
     for (above, amounts) in facts.tiers {
         // What a tier does not name costs the same there as below it.
         let mut whole = base.clone();
         whole.extend(amounts);
-        let tier = cleaned(whole, free)?;
+        let tier = cleaned(whole, free, chats)?;
         if tier != price {
             tiers.insert(above, tier);
         }
     }
     let mut model = Model {
+        endpoints: facts
+            .endpoints
+            .iter()
+            .map(|one| (*one).to_owned())
+            .collect(),
         tokenizer: None,
         token_factor: None,
         context_window,
@@ -104,7 +112,10 @@ pub(crate) fn model(facts: Facts, plan: &Provider, taken: &str) -> Result<Model,
 }
 
 /// The price without what adds nothing, or why there is none.
-fn cleaned(mut price: Price, free: bool) -> Result<Price, LeftOut> {
+fn cleaned(mut price: Price, free: bool, chats: bool) -> Result<Price, LeftOut> {
+    if !chats && !free {
+        return sold_otherwise(price);
+    }
     let prompt = *price.get(&Kind::Prompt).ok_or(LeftOut::NoPrice)?;
     let completion = *price.get(&Kind::Completion).ok_or(LeftOut::NoPrice)?;
     let zero = |amount: &Decimal| amount.is_zero();
@@ -121,6 +132,27 @@ fn cleaned(mut price: Price, free: bool) -> Result<Price, LeftOut> {
     if price.get(&Kind::ImagePrompt) == Some(&prompt) {
         price.remove(&Kind::ImagePrompt);
     }
+    fine_enough(price)
+}
+
+/// The price of a model that does not chat: by pieces, or by a prompt that costs something.
+fn sold_otherwise(mut price: Price) -> Result<Price, LeftOut> {
+    if price.keys().any(|kind| kind.is_piece()) {
+        price.retain(|kind, _| kind.is_piece());
+        return fine_enough(price);
+    }
+    let prompt = *price.get(&Kind::Prompt).ok_or(LeftOut::NoPrice)?;
+    if prompt.is_zero() || !price.contains_key(&Kind::Completion) {
+        return Err(LeftOut::NoPrice);
+    }
+    price.retain(|kind, amount| !amount.is_zero() || *kind == Kind::Completion);
+    if price.get(&Kind::ImagePrompt) == Some(&prompt) {
+        price.remove(&Kind::ImagePrompt);
+    }
+    fine_enough(price)
+}
+
+fn fine_enough(mut price: Price) -> Result<Price, LeftOut> {
     for amount in price.values_mut() {
         *amount = amount.fraction_rounded_up(FRACTION_DIGITS_MAX);
     }
@@ -142,6 +174,10 @@ fn apply_rules(model: &mut Model, plan: &Provider) {
         model.tokenizer = rule.tokenizer.clone().or(model.tokenizer.take());
         model.token_factor = rule.token_factor.or(model.token_factor);
         model.hidden_output = rule.hidden_output.unwrap_or(model.hidden_output);
+        model.max_output_tokens = rule.max_output_tokens.or(model.max_output_tokens);
+        if !rule.endpoints.is_empty() {
+            model.endpoints.clone_from(&rule.endpoints);
+        }
         model.features.extend(rule.features.clone());
         model.image_rule = rule.image_rule.clone().or(model.image_rule.take());
         if rule.window_without_output {
@@ -206,6 +242,30 @@ mod tests {
             free.price,
             amounts(&[(Kind::Prompt, "0"), (Kind::Completion, "0")])
         );
+    }
+
+    #[test]
+    fn what_does_not_chat_is_taken_where_the_plan_offers_it() {
+        let row = |price: &[(Kind, &str)]| Facts {
+            endpoints: vec!["rerank"],
+            price: amounts(price),
+            ..facts("0", "0")
+        };
+        let offers = plan("offers = [\"rerank\"]");
+        let search = [(Kind::Search, "0.002")];
+        assert_eq!(model(row(&search), &plan(""), TAKEN), Err(LeftOut::ByPlan));
+        let made = model(row(&search), &offers, TAKEN).unwrap();
+        assert_eq!(
+            (made.price, made.endpoints),
+            (amounts(&search), vec!["rerank".to_owned()])
+        );
+        let tokens = [(Kind::Prompt, "0.05"), (Kind::Completion, "0")];
+        assert_eq!(
+            model(row(&tokens), &offers, TAKEN).unwrap().price,
+            amounts(&tokens)
+        );
+        let nothing = [(Kind::Prompt, "0"), (Kind::Completion, "0")];
+        assert_eq!(model(row(&nothing), &offers, TAKEN), Err(LeftOut::NoPrice));
     }
 
     #[test]

@@ -61,6 +61,10 @@ pub(crate) struct Provider {
     /// Ids to leave out.
     #[serde(default)]
     pub(crate) leave_out: Vec<String>,
+    /// What is taken besides chat models, by the words of provider files: where the provider serves it
+    /// as OpenAI does.
+    #[serde(default)]
+    pub(crate) offers: Vec<String>,
     /// Models that the provider publishes as free. Any other zero in the table is an unknown price.
     #[serde(default)]
     pub(crate) free: Vec<String>,
@@ -103,6 +107,11 @@ pub(crate) struct Rule {
     pub(crate) token_factor: Option<u32>,
     pub(crate) hidden_output: Option<bool>,
     pub(crate) image_rule: Option<String>,
+    /// Output at most: of an image or a transcript, where no table says it.
+    pub(crate) max_output_tokens: Option<u64>,
+    /// What the models do, in place of what the table says.
+    #[serde(default)]
+    pub(crate) endpoints: Vec<String>,
     /// Members of the model's `features`.
     #[serde(default)]
     pub(crate) features: BTreeMap<String, toml::Value>,

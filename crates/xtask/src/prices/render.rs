@@ -43,6 +43,10 @@ pub(crate) fn splice(
 
 fn write_model(text: &mut String, model: &Model) {
     let _ = writeln!(text, "\n[[models]]\nid = {}", quoted(&model.id));
+    if !model.endpoints.is_empty() {
+        let words: Vec<String> = model.endpoints.iter().map(|one| quoted(one)).collect();
+        let _ = writeln!(text, "endpoints = [{}]", words.join(", "));
+    }
     if let Some(tokenizer) = &model.tokenizer {
         let _ = writeln!(text, "tokenizer = {}", quoted(tokenizer));
     }
@@ -113,6 +117,7 @@ mod tests {
         };
         Model {
             id: "acme-large".to_owned(),
+            endpoints: Vec::new(),
             tokenizer: Some("cl100k_base".to_owned()),
             token_factor: Some(1_100),
             context_window: 128_000,
