@@ -44,6 +44,26 @@ context_window = 128000
 max_output_tokens = 16384
 price = {{ prompt = "1", completion = "1" }}
 """
+# What does not chat: what it does, and what it is sold by.
+OTHERS = {
+    "mock-text": ("completions", 'prompt = "1", completion = "1"'),
+    "mock-embed": ("embeddings", 'prompt = "1", completion = "0"'),
+    "mock-moderate": ("moderations", 'request = "0.001"'),
+    "mock-image": ("image_generations", 'image = "0.04"'),
+    "mock-edit": ("image_edits", 'image = "0.04"'),
+    "mock-speech": ("speech", 'character = "15"'),
+    "mock-speech-tokens": ("speech", 'prompt = "1", completion = "12"'),
+    "mock-hear": ("transcriptions", 'second = "0.0001"'),
+    "mock-translate": ("translations", 'second = "0.0001"'),
+}
+OTHER = """
+[[models]]
+id = "{name}"
+endpoints = ["{endpoint}"]
+tokenizer = "o200k_base"
+context_window = 8192
+price = {{ {price} }}
+"""
 
 
 def clean_environment(**more):
@@ -178,6 +198,8 @@ def run(binaries, command):
         try:
             url = provider.wait_for(r"http://\S+/v1")[0]
             file = PROVIDER.format(url=url) + "".join(MODEL.format(name=name) for name in MODELS)
+            for name, (endpoint, price) in OTHERS.items():
+                file += OTHER.format(name=name, endpoint=endpoint, price=price)
             claude = ANTHROPIC.format(url=url) + MODEL.format(name="claude")
             return serve(binaries, folder, [file, claude], command)
         finally:

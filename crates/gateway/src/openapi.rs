@@ -1,6 +1,7 @@
 //! The OpenAPI document: every route of [`crate::app::router`], described from one table.
 
 mod forwarded;
+pub(crate) mod route;
 pub(crate) mod routes;
 mod schemas;
 
@@ -14,7 +15,8 @@ use serde_json::{Map, Value, json};
 use dialect::ClientDialect;
 
 use crate::error::ApiError;
-use routes::{Access, ROUTES, Route};
+use route::{Access, Route};
+use routes::ROUTES;
 use schemas::Schemas;
 
 /// `GET /openapi.json`.

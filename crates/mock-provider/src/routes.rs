@@ -26,6 +26,20 @@ const BODY_BYTES_MAX: usize = 64 << 20;
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream");
 
+/// The paths that take a request to a model, images and audio apart.
+const POSTED: [&str; 6] = [
+    "/chat/completions",
+    "/completions",
+    "/messages",
+    "/embeddings",
+    "/moderations",
+    "/rerank",
+];
+
+fn is_media(path: &str) -> bool {
+    path.starts_with("/images/") || path.starts_with("/audio/")
+}
+
 type Answered = Result<Response<Answer>, Broken>;
 
 /// Answers one request.
@@ -62,35 +76,14 @@ pub(crate) async fn handle(
         let asked = serde_json::from_slice(&body).unwrap_or_default();
         return stage.play(script, &asked, Shape::Chat, progress).await;
     }
-    let answer = match (&method, path.strip_prefix("/v1").unwrap_or(&path)) {
-        (&Method::POST, "/chat/completions") => {
-            return stage.complete(&body, Shape::Chat, progress).await;
-        }
-        (&Method::POST, "/completions") => {
-            return stage.complete(&body, Shape::Text, progress).await;
-        }
-        (&Method::POST, "/messages") => {
-            return stage.message(&body, progress).await;
-        }
-        (&Method::POST, "/embeddings") => {
-            return stage.embed(&body, progress).await;
-        }
-        (&Method::POST, "/moderations") => {
-            return stage.document(&body, judged::moderation, progress).await;
-        }
-        (&Method::POST, "/rerank") => {
-            return stage.document(&body, judged::rerank, progress).await;
-        }
-        (&Method::POST, path) if path.starts_with("/images/") || path.starts_with("/audio/") => {
-            return stage.media(path, &body, progress).await;
-        }
+    let below = path.strip_prefix("/v1").unwrap_or(&path);
+    if method == Method::POST && (POSTED.contains(&below) || is_media(below)) {
+        return stage.post(below, &body, progress).await;
+    }
+    let answer = match (&method, below) {
         (&Method::GET, "/models") => models(),
         (_, "/models") => wrong_method("GET"),
-        (
-            _,
-            "/chat/completions" | "/completions" | "/embeddings" | "/messages" | "/moderations"
-            | "/rerank",
-        ) => wrong_method("POST"),
+        (_, path) if POSTED.contains(&path) => wrong_method("POST"),
         (&Method::GET, path) if path.starts_with("/models/") => {
             let id = path.trim_start_matches("/models/");
             document(StatusCode::OK, model(id).to_string())
@@ -115,6 +108,19 @@ struct Stage<'a> {
 }
 
 impl Stage<'_> {
+    /// A request to a model.
+    async fn post(self, path: &str, body: &Bytes, progress: Progress) -> Answered {
+        match path {
+            "/completions" => self.complete(body, Shape::Text, progress).await,
+            "/messages" => self.message(body, progress).await,
+            "/embeddings" => self.embed(body, progress).await,
+            "/moderations" => self.document(body, judged::moderation, progress).await,
+            "/rerank" => self.document(body, judged::rerank, progress).await,
+            path if is_media(path) => self.media(path, body, progress).await,
+            _ => self.complete(body, Shape::Chat, progress).await,
+        }
+    }
+
     async fn complete(self, body: &Bytes, shape: Shape, mut progress: Progress) -> Answered {
         let asked: Asked<'_> = match serde_json::from_slice(body) {
             Ok(asked) => asked,

@@ -10,7 +10,7 @@ use tower::ServiceExt as _;
 
 use crate::{
     app::{self, Shared},
-    openapi::routes::{Access, ROUTES},
+    openapi::{route::Access, routes::ROUTES},
     provider_file::ProviderFile,
     serve::{self, Ready},
     settings::{Secret, Settings},
@@ -704,7 +704,7 @@ async fn a_model_is_found_by_any_of_its_names_and_within_the_keys_list() {
             model.json,
             json!({
                 "id": name.replace("%2F", "/"), "object": "model", "created": 0, "owned_by": "acme",
-                "context_window": 1000, "max_output_tokens": 100,
+                "endpoints": ["chat"], "context_window": 1000, "max_output_tokens": 100,
                 "pricing": {
                     "unit": "credits_per_million_tokens",
                     "prompt": "2.5", "completion": "10", "cached_prompt": "1.25",

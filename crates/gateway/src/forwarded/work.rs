@@ -190,7 +190,6 @@ impl Work {
             milliseconds: heard.at_most_ms,
             ..Usage::default()
         };
-        let output = u64::from(model.output_tokens_max);
         let mut pieces = Usage {
             images: asked.images,
             characters: asked.characters,
@@ -198,43 +197,48 @@ impl Work {
             milliseconds: heard.likely_ms,
             ..Usage::default()
         };
-        let mut output_max = 0;
-        if by_tokens {
-            output_max = match self.endpoint {
-                Endpoint::ImageGenerations | Endpoint::ImageEdits => {
-                    pieces.image_completion = asked.images.saturating_mul(output);
-                    asked
-                        .images
-                        .saturating_mul(output.saturating_add(PARTIAL_TOKENS_MAX))
-                }
-                Endpoint::Speech => {
-                    let five = SPOKEN_TOKENS_PER_FIVE_CHARACTERS;
-                    pieces.audio_completion = asked.characters.saturating_mul(five).div_ceil(5);
-                    let most = SPOKEN_TOKENS_PER_CHARACTER_MAX;
-                    asked
-                        .characters
-                        .saturating_mul(most)
-                        .saturating_add(FRAME_TOKENS)
-                }
-                Endpoint::Transcriptions | Endpoint::Translations => {
-                    let minute = HEARD_TOKENS_PER_MINUTE;
-                    let tokens = heard.likely_ms.saturating_mul(minute).div_ceil(60_000);
-                    pieces.audio_prompt = tokens;
-                    output
-                }
-                Endpoint::Chat
-                | Endpoint::Completions
-                | Endpoint::Embeddings
-                | Endpoint::Moderations
-                | Endpoint::Rerank => 0,
-            };
-        }
+        let output_max = if by_tokens {
+            self.made(u64::from(model.output_tokens_max), &mut pieces)
+        } else {
+            0
+        };
         Estimate {
             tokenizer,
             bound,
             pieces,
             output_max,
             by_tokens,
+        }
+    }
+
+    /// Output tokens at most of a model that is sold by them and makes at most `output` at once. Adds
+    /// to the pieces what is likely.
+    fn made(&self, output: u64, pieces: &mut Usage) -> u64 {
+        match self.endpoint {
+            Endpoint::ImageGenerations | Endpoint::ImageEdits => {
+                pieces.image_completion = pieces.images.saturating_mul(output);
+                let each = output.saturating_add(PARTIAL_TOKENS_MAX);
+                pieces.images.saturating_mul(each)
+            }
+            Endpoint::Speech => {
+                let five = SPOKEN_TOKENS_PER_FIVE_CHARACTERS;
+                pieces.audio_completion = pieces.characters.saturating_mul(five).div_ceil(5);
+                let most = SPOKEN_TOKENS_PER_CHARACTER_MAX;
+                pieces
+                    .characters
+                    .saturating_mul(most)
+                    .saturating_add(FRAME_TOKENS)
+            }
+            Endpoint::Transcriptions | Endpoint::Translations => {
+                let minute = HEARD_TOKENS_PER_MINUTE;
+                pieces.audio_prompt = pieces.milliseconds.saturating_mul(minute).div_ceil(60_000);
+                output
+            }
+            Endpoint::Chat
+            | Endpoint::Completions
+            | Endpoint::Embeddings
+            | Endpoint::Moderations
+            | Endpoint::Rerank => 0,
         }
     }
 

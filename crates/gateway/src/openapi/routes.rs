@@ -7,136 +7,14 @@ use super::{
         billed_answer, binary, completion_body, edit_form, embedding_body, image_body,
         moderation_body, rerank_body, speech_body, transcription_form,
     },
+    route::{Answer, Route, anybody, client, operator, paid},
     schemas::{
-        Schema, chat_answer, chat_body, chat_event, document, list, message_answer, message_body,
+        chat_answer, chat_body, chat_event, document, list, message_answer, message_body,
         message_event, schema, text,
     },
 };
 
-/// Who may call a route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Access {
-    /// Who has an API key.
-    Client,
-    /// Who has the admin key.
-    Operator,
-    /// Anybody who reaches the address.
-    Anybody,
-}
-
-/// One operation.
-pub(crate) struct Route {
-    pub(crate) method: &'static str,
-    pub(crate) path: &'static str,
-    pub(crate) id: &'static str,
-    pub(crate) summary: &'static str,
-    pub(crate) access: Access,
-    /// Parameters of the query: name and meaning.
-    pub(crate) query: &'static [(&'static str, &'static str)],
-    pub(super) body: Option<Schema>,
-    /// Whether the body is a form with files in it.
-    pub(super) form: bool,
-    /// Status, meaning, and content by its type.
-    pub(super) answers: &'static [Answer],
-    /// Refusals beside those that all routes of this access have.
-    pub(crate) refusals: &'static [&'static str],
-    /// Whether it takes an Idempotency-Key.
-    pub(crate) repeatable: bool,
-}
-
-type Answer = (
-    &'static str,
-    &'static str,
-    &'static [(&'static str, Schema)],
-);
-
 const JSON: &str = "application/json";
-
-impl Route {
-    const fn new(
-        access: Access,
-        method: &'static str,
-        path: &'static str,
-        id: &'static str,
-        summary: &'static str,
-    ) -> Self {
-        Self {
-            method,
-            path,
-            id,
-            summary,
-            access,
-            query: &[],
-            body: None,
-            form: false,
-            answers: &[],
-            refusals: &[],
-            repeatable: false,
-        }
-    }
-
-    const fn query(mut self, query: &'static [(&'static str, &'static str)]) -> Self {
-        self.query = query;
-        self
-    }
-
-    const fn takes(mut self, body: Schema) -> Self {
-        self.body = Some(body);
-        self
-    }
-
-    const fn takes_form(mut self, body: Schema) -> Self {
-        self.body = Some(body);
-        self.form = true;
-        self
-    }
-
-    const fn gives(mut self, answers: &'static [Answer]) -> Self {
-        self.answers = answers;
-        self
-    }
-
-    const fn refuses(mut self, refusals: &'static [&'static str]) -> Self {
-        self.refusals = refusals;
-        self
-    }
-
-    const fn repeatable(mut self) -> Self {
-        self.repeatable = true;
-        self
-    }
-}
-
-const fn client(
-    method: &'static str,
-    path: &'static str,
-    id: &'static str,
-    summary: &'static str,
-) -> Route {
-    Route::new(Access::Client, method, path, id, summary)
-}
-
-/// A request to a model, that costs something.
-const fn paid(path: &'static str, id: &'static str, summary: &'static str) -> Route {
-    client("post", path, id, summary)
-        .refuses(&[
-            "400", "402", "404", "409", "413", "422", "429", "502", "504",
-        ])
-        .repeatable()
-}
-
-const fn operator(
-    method: &'static str,
-    path: &'static str,
-    id: &'static str,
-    summary: &'static str,
-) -> Route {
-    Route::new(Access::Operator, method, path, id, summary)
-}
-
-const fn anybody(path: &'static str, id: &'static str, summary: &'static str) -> Route {
-    Route::new(Access::Anybody, "get", path, id, summary)
-}
 
 const LIMIT: (&str, &str) = ("limit", "Rows of the page, 1 to 1000.");
 const CURSOR: (&str, &str) = ("cursor", "next_cursor of the page before.");

@@ -202,7 +202,11 @@ impl Step {
             Self::OpenAi2 => python(&tools, "openai-2", &["test_openai.py"]),
             Self::OpenAi3 => {
                 tools.package_of("curl", "curl")?;
-                python(&tools, "openai-3", &["test_openai.py", "test_first_run.py"])
+                python(
+                    &tools,
+                    "openai-3",
+                    &["test_openai.py", "test_endpoints.py", "test_first_run.py"],
+                )
             }
             Self::LangChain => python(&tools, "langchain", &["test_langchain.py"]),
             Self::Node => node(&tools),
