@@ -40,6 +40,7 @@ pub fn variables(url: &str) -> impl Fn(&str) -> Option<String> + Sync + use<> {
 
 /// Providers at one address. Every token of `m` costs 1 credit per million (1,000 nano);
 /// `shared` is served by both, for twice as much by the second. A third speaks Anthropic's dialect:
+/// `learner` is counted by a factor that its answers correct, the others exactly.
 /// `claude` costs what `m` does, `claude-thinking` has a price for each kind of token. `text`,
 /// `embed`, `moderate`, `rerank`, `picture`, `speak`, `hear` and those of them that are sold by tokens are for the endpoints that they are named after.
 #[must_use]
@@ -141,6 +142,7 @@ pub fn provider_texts(url: &str) -> Vec<(&'static str, String)> {
             "service_tiers = { flex = { factor = \"0.5\" }, priority = { price = { prompt = \"3\", completion = \"3\" } } }\n",
             one,
         ),
+        model("learner", "token_factor = 1100\n", one).replace("learn_factor = false\n", ""),
         "[[models]]\nid = \"unpriced\"\ncontext_window = 1000\n".to_owned(),
     ];
     let backup = [model(
@@ -217,7 +219,7 @@ fn cloud(
 
 fn model(id: &str, more: &str, price: &str) -> String {
     format!(
-        "[[models]]\nid = \"{id}\"\n{more}tokenizer = \"o200k_base\"\ncontext_window = 128000\n\
+        "[[models]]\nid = \"{id}\"\n{more}tokenizer = \"o200k_base\"\nlearn_factor = false\ncontext_window = 128000\n\
          max_output_tokens = 16384\nprice = {{ {price} }}\n"
     )
 }

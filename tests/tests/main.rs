@@ -12,6 +12,7 @@ mod anthropic;
 mod bad_input;
 mod canaries;
 mod completions;
+mod counting;
 mod database;
 mod dialects;
 mod ends;

@@ -6,7 +6,7 @@ use tokens::{Usage, UsageSource};
 
 use crate::{
     Capture, Checkpoint, CostDetails, Credits, End, Meter, NotRecorded, Path, Permit, PriceError,
-    RequestFacts, Reserved, ServiceTier, Settlement, Text, Timings, Verdict,
+    RequestFacts, Reserved, Sample, ServiceTier, Settlement, Text, Timings, Verdict,
 };
 
 /// Tokens that a growing hold takes in one step.
@@ -103,6 +103,13 @@ pub struct Settled {
     pub charged: Credits,
     /// What that is made up of.
     pub details: CostDetails,
+}
+
+/// A charge whose money is settled and whose settlement is not sent.
+struct Ended {
+    settlement: Settlement,
+    permit: Permit,
+    meter: Meter,
 }
 
 /// What becomes of a cost above the hold.
@@ -221,6 +228,13 @@ impl Charge {
         if let Some(open) = &mut self.0 {
             open.first_output.get_or_insert(now);
         }
+    }
+
+    /// True where the provider has reported what was consumed.
+    #[must_use]
+    pub fn is_reported(&self) -> bool {
+        let open = self.0.as_ref();
+        open.is_some_and(|open| open.meter.reported().is_some())
     }
 
     /// What the reported usage costs above the hold: grow by this before finishing.
@@ -352,6 +366,14 @@ impl Charge {
             .take()
             .map(|open| open.settle(end, Overrun::HouseLoss))
     }
+
+    /// As [`Charge::finish`], for a request that is to be counted although its usage is reported:
+    /// its settlement goes with the [`Sample`], which sends it when it has been counted or dropped.
+    pub fn finish_sampled(mut self, end: End) -> Option<(Settled, Sample)> {
+        let (settled, ended) = self.0.take()?.end(end, Overrun::HouseLoss);
+        let place = ended.permit.write_down(&ended.settlement);
+        Some((settled, Sample::new(ended.meter, place, ended.settlement)))
+    }
 }
 
 impl Drop for Charge {
@@ -467,7 +489,14 @@ impl Open {
         Ok(())
     }
 
-    fn settle(mut self, end: End, overrun: Overrun) -> Settled {
+    fn settle(self, end: End, overrun: Overrun) -> Settled {
+        let (settled, ended) = self.end(end, overrun);
+        ended.permit.send(ended.settlement);
+        settled
+    }
+
+    /// Takes what is owed from the hold; what is left to do is to send the settlement.
+    fn end(mut self, end: End, overrun: Overrun) -> (Settled, Ended) {
         let (usage, source) = self.consumed(end);
         let held = self.reserved.amount();
         let nothing = end == End::UpstreamFailed && usage == Usage::default();
@@ -512,13 +541,18 @@ impl Open {
             },
         };
         self.reserved.spend(charged);
-        self.permit.send(settlement);
-        Settled {
+        let settled = Settled {
             usage,
             source,
             charged,
             details: details.charging(charged),
-        }
+        };
+        let ended = Ended {
+            settlement,
+            permit: self.permit,
+            meter: self.meter,
+        };
+        (settled, ended)
     }
 }
 
@@ -547,8 +581,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        AccountId, BudgetId, Escrow, KeyId, LocalJournal, Output, Price, PriceId, Prompt, Rates,
-        ReplicaId, RequestId, Slot,
+        AccountId, BudgetId, Counted, Escrow, KeyId, LocalJournal, Output, Price, PriceId, Prompt,
+        Rates, ReplicaId, RequestId, Slot,
     };
 
     /// 1,000 nano-credits per token of prompt or output.
@@ -938,5 +972,42 @@ mod tests {
         }
         charge.finish(End::Completed);
         assert_eq!(bench.settled().usage, usage(10, 3));
+    }
+
+    #[test]
+    fn a_sample_settles_the_money_at_once_and_is_sent_once_with_our_count_or_without() {
+        for counted in [true, false] {
+            let notes = Arc::new(Notes::default());
+            let mut bench = Bench::new(100);
+            bench.local = Some(Arc::clone(&notes));
+            let mut charge = bench.charge(60);
+            charge.observe(&[text(" one two")], Instant::now()).unwrap();
+            charge.report(usage(12, 30), Some("{}".into()));
+            let (settled, mut sample) = charge.finish_sampled(End::Completed).unwrap();
+            assert_eq!(settled.charged, credits(42));
+            assert_eq!(bench.free(), 58);
+            assert_eq!(notes.told(), [("started", 0), ("settled", 30)]);
+            assert!(
+                bench.settlements.try_recv().is_err(),
+                "sent before it is counted"
+            );
+            assert_eq!(sample.reported(), Some(&usage(12, 30)));
+            sample.push(text(" three"));
+            assert_eq!(sample.plain_output(), [(text("").slot, 3)]);
+            let ours = Counted {
+                prompt: PROMPT,
+                completion: 3,
+            };
+            if counted {
+                sample.send(Some(ours));
+            } else {
+                drop(sample);
+            }
+            let settlement = bench.settled();
+            assert_eq!(settlement.counted, counted.then_some(ours));
+            assert_eq!(settlement.capture.charged, credits(42));
+            assert_eq!(settlement.raw_usage.as_deref(), Some("{}"));
+            assert_eq!(notes.told(), [], "written down twice");
+        }
     }
 }

@@ -8,6 +8,7 @@ mod meter;
 mod permit;
 mod price;
 pub mod rules;
+mod sample;
 mod settlement;
 
 pub use credits::{Credits, CreditsError};
@@ -20,4 +21,5 @@ pub use price::{
     CostDetails, Hours, Multiplier, Offer, Output, Price, PriceBook, PriceError, PriceVersion,
     Priced, Rates, ServiceTier, Tier,
 };
+pub use sample::Sample;
 pub use settlement::{Capture, Checkpoint, Counted, End, RequestFacts, Settlement, Timings};

@@ -204,6 +204,14 @@ impl Meter {
         usage
     }
 
+    /// The encoding's own count of each text of the output, before the tokenizer's factor.
+    pub fn plain_output(&mut self) -> Vec<(Slot, u64)> {
+        let slots = self.slots.iter_mut();
+        slots
+            .map(|(slot, counter)| (*slot, counter.plain()))
+            .collect()
+    }
+
     /// How many leading bytes of `text` can be delivered within `credits`.
     ///
     /// # Errors

@@ -54,10 +54,16 @@ impl Permit {
 
     /// Uses the place: writes the settlement down where that was configured, and sends it.
     pub fn send(self, settlement: Settlement) {
+        self.write_down(&settlement).send(settlement);
+    }
+
+    /// Writes the settlement down where that was configured, and returns the place that it is to be
+    /// sent through.
+    pub(crate) fn write_down(self, settlement: &Settlement) -> OwnedPermit<Settlement> {
         if let Some(local) = &self.local {
-            local.settled(&settlement);
+            local.settled(settlement);
         }
-        self.place.send(settlement);
+        self.place
     }
 }
 

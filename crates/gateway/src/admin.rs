@@ -4,6 +4,7 @@ pub mod accounts;
 pub mod audit;
 pub mod charges;
 pub mod credits;
+pub mod factors;
 pub mod keys;
 pub mod metadata;
 pub mod served;
@@ -39,6 +40,7 @@ pub fn router(app: Shared) -> Router<Shared> {
         .route("/settlements", get(settlements::list))
         .route("/settlements/{id}/resolve", post(settlements::resolve))
         .route("/models", get(served::models))
+        .route("/factors", get(factors::list))
         .route("/providers", get(served::providers))
         // Set here, so that the layer below is around it too.
         .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })

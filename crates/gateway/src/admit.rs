@@ -177,14 +177,14 @@ fn prompt(request: &ChatRequest<'_>, body: &Bytes, model: &Model, files: bool) -
     let tokens = if files {
         u64::from(model.context_window)
     } else {
-        model.rules.upper_bound(body.len(), images())
+        model.prompt_rules().upper_bound(body.len(), images())
     };
     let bound = Usage {
         prompt: tokens,
         ..Usage::default()
     };
     let body = body.clone();
-    let rules = model.rules;
+    let rules = model.prompt_rules();
     if request.prompt().is_some() {
         return Prompt::AtMost(bound, Box::new(move || completion(&body, &rules, bound)));
     }
@@ -219,7 +219,7 @@ fn completion(body: &Bytes, rules: &PromptRules, bound: Usage) -> Usage {
 /// A part as it is counted for a bill when the provider has not reported: nobody pays for the
 /// worst case of a file. One given by its id or address counts as nothing, one sent along as a
 /// token for every four bytes, which is about what text has.
-fn billable(part: Part<'_>) -> Option<Part<'_>> {
+pub(crate) fn billable(part: Part<'_>) -> Option<Part<'_>> {
     match part {
         Part::File { bytes: usize::MAX } => None,
         Part::File { bytes } => Some(Part::File {
@@ -279,7 +279,7 @@ pub async fn hold(
             return Ok(Admitted {
                 clamped: ask.clamp(price, reserved.amount())?,
                 hold: Hold::new(reserved, permit),
-                meter: Meter::new(price.clone(), model.tokenizer, ask.prompt),
+                meter: Meter::new(price.clone(), model.output_tokenizer(), ask.prompt),
             });
         }
         match ledger.obtain(path, want, want, deadline).await {

@@ -14,6 +14,7 @@ use crate::{
     app::Shared,
     bill::{off_thread_if, piece, tier_of, with_bill},
     catalogue::Provider,
+    counting,
     credit::Search,
     error::ApiError,
     settings::Settings,
@@ -109,7 +110,13 @@ pub async fn settle(
         }
         None => count(app, &mut charge, answer).await?,
     }
-    finish(app, charge, watched).await
+    cover(app, &mut charge).await?;
+    let settled = counting::finish(app, charge, End::Completed, watched, || {
+        answer.texts().map(piece)
+    })
+    .ok_or(ApiError::Internal)?;
+    watched.settled(End::Completed, Some(settled));
+    Ok(settled)
 }
 
 /// Finds credit for what was reported above the hold, and ends the charge.

@@ -18,9 +18,9 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::{
-    account, admin, body::Room, catalogue::Catalogue, chat, error::ApiError, forwarded, health,
-    messages, metrics::Metrics, models, once::Once, openapi, places::Places, prices::Prices, quote,
-    settings::Settings, upstream::Upstream,
+    account, admin, body::Room, catalogue::Catalogue, chat, counting::Counting, error::ApiError,
+    forwarded, health, messages, metrics::Metrics, models, once::Once, openapi, places::Places,
+    prices::Prices, quote, settings::Settings, upstream::Upstream,
 };
 
 /// Every answer names its request in this header.
@@ -49,6 +49,8 @@ pub struct App {
     pub once: Once,
     /// Requests in flight, by key.
     pub places: Places,
+    /// The one place for counting what providers have counted too.
+    pub counting: Counting,
     /// The memory that large bodies may take.
     pub body_room: Room,
     /// Becomes true when running streams must end now.

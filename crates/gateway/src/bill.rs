@@ -7,14 +7,21 @@ use dialect::{Bill, TextKind, TextRef};
 use serde_json::value::RawValue;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
+/// The part of a choice that its content is.
+pub const CONTENT_PART: u32 = 0;
+/// The part of a choice that its reasoning is, where it is shown.
+pub const REASONING_PART: u32 = 1;
+/// The part of a choice that its refusal is.
+pub const REFUSAL_PART: u32 = 3;
+
 /// A text of an answer, as the meter sees it.
 #[must_use]
 pub fn piece(text: TextRef<'_>) -> Text<'_> {
     let (part, output) = match text.kind {
-        TextKind::Content => (0, Output::Completion),
-        TextKind::Reasoning => (1, Output::Reasoning),
+        TextKind::Content => (CONTENT_PART, Output::Completion),
+        TextKind::Reasoning => (REASONING_PART, Output::Reasoning),
         TextKind::ToolCall => (2, Output::Completion),
-        TextKind::Refusal => (3, Output::Completion),
+        TextKind::Refusal => (REFUSAL_PART, Output::Completion),
         TextKind::Audio => (4, Output::Completion),
     };
     Text {

@@ -3,15 +3,17 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
+    time::Instant,
 };
 
 use billing::{Credits, Price, PriceBook, PriceId};
 use dialect::{Dialect, Endpoint, Features, Quirks};
 use jiff::Timestamp;
-use tokens::{ImageRule, PromptRules, Tokenizer};
+use tokens::{ImageRule, PromptRules, Side, Tokenizer};
 
 use crate::{
     credentials::Credentials,
+    learning::Learning,
     provider_file::{ModelFile, ProviderFile},
     settings::{Finding, RouteSetting},
 };
@@ -56,10 +58,12 @@ pub struct Model {
     pub provider: Arc<Provider>,
     /// What it does.
     pub endpoints: Vec<Endpoint>,
-    /// How its prompts are counted.
+    /// How its prompts are counted where nothing was learned; see [`Model::prompt_rules`].
     pub rules: PromptRules,
-    /// How its output is counted.
+    /// How its output is counted where nothing was learned; see [`Model::output_tokenizer`].
     pub tokenizer: Tokenizer,
+    /// What its answers have taught about its tokenizer.
+    pub learning: Arc<Learning>,
     /// Prompt and output together, in tokens.
     pub context_window: u32,
     /// Output at most, in tokens.
@@ -119,6 +123,21 @@ impl Model {
         offers
             .map(|(_, priced)| (&priced.price, priced.id))
             .chain(of_images.map(|one| (&one.price.0, one.price.1)))
+    }
+}
+
+impl Model {
+    /// How its prompts are counted, as far as that is known.
+    #[must_use]
+    pub fn prompt_rules(&self) -> PromptRules {
+        self.rules.with_factor(self.learning.factor(Side::Prompt))
+    }
+
+    /// How its output is counted, as far as that is known.
+    #[must_use]
+    pub fn output_tokenizer(&self) -> Tokenizer {
+        let factor = self.learning.factor(Side::Completion);
+        self.tokenizer.with_factor(factor)
     }
 }
 
@@ -332,8 +351,17 @@ fn served(provider: &Arc<Provider>, model: &ModelFile) -> Result<Model, String> 
         .collect::<Result<_, billing::PriceError>>()
         .map_err(|error| format!("model {:?}: image_prices: {error}", model.id))?;
     let tokenizer = model.tokenizer();
+    let id: Arc<str> = model.id.as_str().into();
+    let learning = Learning::new(
+        provider.name.clone(),
+        id.clone(),
+        tokenizer,
+        model.learns_factor(),
+        Instant::now(),
+    );
     Ok(Model {
-        id: model.id.as_str().into(),
+        id,
+        learning: Arc::new(learning),
         full_name: format!("{}/{}", provider.name, model.id).into(),
         upstream_id: model
             .upstream_id

@@ -1,6 +1,6 @@
 //! `POST /v1/chat/completions`, and its like in other dialects, from top to bottom: the request path.
 
-use std::{ops::Deref, sync::Arc};
+use std::{ops::Deref, sync::Arc, time::Instant};
 
 use axum::{
     extract::{Request, State},
@@ -21,6 +21,7 @@ use crate::{
     app::Shared,
     arrival::{self, Asked},
     catalogue::Model,
+    counting,
     error::ApiError,
     metered::MeteredBody,
     recording::Recording,
@@ -247,6 +248,14 @@ impl Attempt<'_> {
             recording.max_tokens(clamped);
         }
         self.watched.goes_upstream();
+        let now = Instant::now();
+        self.watched.want(counting::wanted(
+            &self.app,
+            self.request,
+            &self.body,
+            self.model,
+            now,
+        ));
         let upstream = match self.app.upstream.send(&self.model.provider, wire).await {
             Ok(upstream) => upstream,
             Err(failure) => return Err(self.failed(failure, Some(charge))),

@@ -1,9 +1,12 @@
 //! Every metric, with its unit and meaning: CONTRACT 5.
 
 use prometheus::{
-    Counter, CounterVec, Encoder as _, Gauge, Histogram, HistogramOpts, IntCounterVec, IntGauge,
-    Opts, Registry, TextEncoder,
+    Counter, CounterVec, Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounterVec,
+    IntGauge, Opts, Registry, TextEncoder,
 };
+use tokens::Side;
+
+use crate::learning::Learning;
 
 /// Seconds; from a quick refusal to a long answer.
 const DURATION_BUCKETS: &[f64] = &[
@@ -55,6 +58,10 @@ fn sums(name: &str, help: &str, labels: &[&str]) -> Made<CounterVec> {
     CounterVec::new(Opts::new(name, help), labels)
 }
 
+fn gauges(name: &str, help: &str, labels: &[&str]) -> Made<GaugeVec> {
+    GaugeVec::new(Opts::new(name, help), labels)
+}
+
 fn histogram(name: &str, help: &str, buckets: &[f64]) -> Made<Histogram> {
     Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))
 }
@@ -96,11 +103,23 @@ metrics! {
     upstream_errors_total: IntCounterVec = |n, h| counters(n, h, &["provider", "kind"]);
     /// Usage reports that could not be billed, so that our own count was, by provider.
     usage_faults_total: IntCounterVec = |n, h| counters(n, h, &["provider"]);
+    /// How many tokens a model makes of one token of the encoding that it is counted with, by model,
+    /// provider and side (prompt or completion): as configured, corrected by its answers.
+    token_factor: GaugeVec = |n, h| gauges(n, h, &["model", "provider", "side"]);
     /// Panics caught at the boundary; each is a mistake of ours.
     panics_total: Counter = |n: &str, h: &str| Counter::new(n, h);
 }
 
 impl Metrics {
+    /// Shows what is known of a model's tokenizer.
+    pub fn show_factors(&self, learning: &Learning) {
+        for side in Side::ALL {
+            let labels = [learning.model(), learning.provider(), side.as_str()];
+            let factor = f64::from(learning.factor(side).thousandths()) / 1000.0;
+            self.token_factor.with_label_values(&labels).set(factor);
+        }
+    }
+
     /// The text that Prometheus scrapes.
     ///
     /// # Errors

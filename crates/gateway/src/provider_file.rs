@@ -116,6 +116,9 @@ pub struct ModelFile {
     /// Its tokens for each thousand of the tokenizer's.
     #[serde(default, deserialize_with = "factor")]
     pub token_factor: Option<Factor>,
+    /// Whether its answers correct that factor; left out: unless the tokenizer is the model's own.
+    #[serde(default)]
+    pub learn_factor: Option<bool>,
     /// Prompt and output together, in tokens.
     pub context_window: u32,
     /// Output at most, in tokens; absent: whatever the context window leaves.
@@ -337,6 +340,21 @@ impl ModelFile {
             self.tokenizer.unwrap_or(Encoding::O200kBase),
             self.token_factor.unwrap_or(Factor::EXACT),
         )
+    }
+
+    /// Whether its answers correct the factor.
+    #[must_use]
+    pub fn learns_factor(&self) -> bool {
+        self.learn_factor
+            .unwrap_or_else(|| !self.tokenizer_is_its_own())
+    }
+
+    /// Whether it is known to be cut into tokens by just that tokenizer.
+    fn tokenizer_is_its_own(&self) -> bool {
+        let name = self.upstream_id.as_deref().unwrap_or(&self.id);
+        let known = name.rsplit('/').next().and_then(Tokenizer::for_model);
+        let tokenizer = self.tokenizer();
+        tokenizer.factor() == Factor::EXACT && known == Some(tokenizer.encoding())
     }
 
     /// Output at most, in tokens.

@@ -14,6 +14,7 @@ use crate::{
     app::{self, App, Shared},
     body::Room,
     catalogue::Catalogue,
+    counting::{self, Counting},
     metrics::Metrics,
     once::Once,
     open_files,
@@ -157,6 +158,9 @@ pub async fn prepare_with(
     let (cut, cut_streams) = watch::channel(false);
     let app = share(settings, catalogue, books, admin_key, cut_streams)?;
     warm_up(&app);
+    if let Err(error) = counting::load(&app).await {
+        tracing::warn!(%error, "what was learned about tokenizers cannot be read now");
+    }
     Ok(Ready {
         app,
         listener,
@@ -192,6 +196,7 @@ fn share(
         admin_key,
         once: Once::default(),
         places: Places::default(),
+        counting: Counting::default(),
         cut_streams,
     }))
 }
@@ -347,8 +352,14 @@ pub async fn serve(ready: Ready, stop: impl Future<Output = ()> + Send) -> Resul
         _ = &mut serving => {}
         () = &mut signal => { serving.await; }
         () = audit::prove_regularly(&ready.app) => {}
+        () = counting::exchange_regularly(&ready.app) => {}
     }
     let flushed = ready.app.ledger.shutdown(FLUSH_GRACE).await;
+    // Of no weight beside the settlements: what is not learned now is learned again.
+    let learned = tokio::time::timeout(CUT_GRACE, counting::exchange(&ready.app, true)).await;
+    if let Ok(Err(error)) = learned {
+        tracing::warn!(%error, "what was learned about tokenizers is not written down");
+    }
     // What is not written down by then falls with the replica: a repeated request is told so.
     ready.app.once.finish(CUT_GRACE).await;
     if flushed {

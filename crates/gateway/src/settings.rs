@@ -115,6 +115,8 @@ pub struct Settings {
     pub local_journal: Option<PathBuf>,
     /// How often the books are proved for the metric.
     pub audit_every: Duration,
+    /// Requests of each model that are counted although their usage is reported, per minute.
+    pub samples_per_minute: u32,
     /// Explicit routes.
     pub routes: Vec<RouteSetting>,
 }
@@ -168,6 +170,7 @@ impl Default for Settings {
             database_pooler: Pooler::Detect,
             local_journal: None,
             audit_every: Duration::from_secs(3600),
+            samples_per_minute: 6,
             routes: Vec::new(),
         }
     }

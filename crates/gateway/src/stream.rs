@@ -24,6 +24,7 @@ use crate::{
     arrival::Asked,
     bill::{off_thread_if, piece, tier_of, with_bill},
     catalogue::Model,
+    counting,
     credit::Search,
     error::ApiError,
     upstream::{Failure, from_reqwest},
@@ -457,7 +458,9 @@ impl Stream {
     /// Ends the charge.
     fn settle(&mut self, charge: Charge, end: End) -> Option<Settled> {
         let large = charge.pending_bytes() >= OFF_THREAD_BYTES_MIN;
-        let settled = off_thread_if(large, || charge.finish(end));
+        let settled = off_thread_if(large, || {
+            counting::finish(&self.app, charge, end, &self.watched, std::iter::empty)
+        });
         // A free answer that came whole is one, too.
         self.owing = matches!(end, End::Completed | End::ClientGone)
             || settled.is_some_and(|settled| settled.charged.is_positive());

@@ -10,7 +10,10 @@ use dialect::UsageFault;
 use http::StatusCode;
 use tokens::{Bucket, Usage};
 
-use crate::{app::Shared, catalogue::Model, error::ApiError, places::Place, upstream::Failure};
+use crate::{
+    app::Shared, catalogue::Model, counting::Wanted, error::ApiError, places::Place,
+    upstream::Failure,
+};
 
 /// The model's label where the client named none that is served.
 const OTHER: &str = "other";
@@ -41,6 +44,7 @@ struct Seen {
     output: bool,
     /// Given back with the last handle.
     place: Option<Place>,
+    wanted: Option<Wanted>,
 }
 
 impl Watched {
@@ -63,6 +67,7 @@ impl Watched {
                 settled: None,
                 output: false,
                 place: None,
+                wanted: None,
             }),
         }))
     }
@@ -87,6 +92,16 @@ impl Watched {
     /// Its place among the key's requests, for as long as it lasts.
     pub fn keep(&self, place: Place) {
         self.seen().place = Some(place);
+    }
+
+    /// Whether it is counted when its answer has come.
+    pub fn want(&self, wanted: Option<Wanted>) {
+        self.seen().wanted = wanted;
+    }
+
+    /// The request to be counted, if it is one; once.
+    pub fn take_wanted(&self) -> Option<Wanted> {
+        self.seen().wanted.take()
     }
 
     /// What serves it.

@@ -42,6 +42,7 @@ pub mod simulation;
 mod sql;
 mod sqlite;
 mod store;
+mod token_factor;
 mod watch;
 mod writer;
 
@@ -63,3 +64,4 @@ pub use page::{Cursor, Listed, PAGE_ROWS_MAX, Page};
 pub use resolution::{DeadSettlement, Resolution, ResolvedAs};
 pub use secret::{ApiKeySecret, well_formed};
 pub use store::Store;
+pub use token_factor::{NewTokenFactor, TokenFactor};

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::{Detail, ImageRule, Tokenizer, Usage, tool};
+use crate::{Detail, Factor, ImageRule, Lesson, Tokenizer, Usage, tool};
 
 /// Tokens around one message.
 const PER_MESSAGE: u64 = 3;
@@ -91,6 +91,15 @@ impl PromptRules {
         }
     }
 
+    /// The same rules with another factor: one that was learned.
+    #[must_use]
+    pub const fn with_factor(self, factor: Factor) -> Self {
+        Self {
+            tokenizer: self.tokenizer.with_factor(factor),
+            ..self
+        }
+    }
+
     /// The tokenizer.
     #[must_use]
     pub const fn tokenizer(&self) -> Tokenizer {
@@ -104,16 +113,30 @@ impl PromptRules {
     /// [`OFF_THREAD_BYTES_MIN`](crate::OFF_THREAD_BYTES_MIN) on, count off the async threads.
     #[must_use]
     pub fn count(&self, parts: &[Part<'_>]) -> Usage {
-        let mut sum = Sum::default();
+        self.usage(&self.measure(parts))
+    }
+
+    /// What a prompt comes to before the factor. As costly as [`PromptRules::count`].
+    #[must_use]
+    pub fn measure(&self, parts: &[Part<'_>]) -> Measure {
+        let mut measure = Measure::default();
         for part in parts {
-            self.add(&mut sum, part);
+            self.add(&mut measure, part);
         }
-        let framing = sum.framing.saturating_add(PER_REPLY);
-        let tools = sum.tool_framing + if sum.any_tool { tool::FUNC_END } else { 0 };
-        let text = self.tokenizer.factor().scale(sum.text);
-        let prompt = text.saturating_add(framing).saturating_add_signed(tools);
+        measure.frame(PER_REPLY);
+        if measure.any_tool {
+            measure.tool_framing += tool::FUNC_END;
+        }
+        measure
+    }
+
+    /// The tokens of a prompt that was measured.
+    #[must_use]
+    pub fn usage(&self, measure: &Measure) -> Usage {
+        let text = self.tokenizer.factor().scale(measure.text);
+        let prompt = text.saturating_add(measure.framing());
         let window = self.context_window.unwrap_or(u64::MAX);
-        let audio_prompt = sum.audio.min(window);
+        let audio_prompt = measure.audio.min(window);
         Usage {
             prompt: prompt.min(window - audio_prompt),
             audio_prompt,
@@ -154,7 +177,7 @@ impl PromptRules {
         parts.iter().map(bytes).fold(0, usize::saturating_add)
     }
 
-    fn add(&self, sum: &mut Sum, part: &Part<'_>) {
+    fn add(&self, sum: &mut Measure, part: &Part<'_>) {
         match part {
             Part::Message => sum.frame(PER_MESSAGE + PER_ROLE),
             Part::Name(name) => {
@@ -162,12 +185,19 @@ impl PromptRules {
                 sum.text += self.tokenizer.plain_count(name);
             }
             Part::Text(text) => sum.text += self.tokenizer.plain_count(text),
-            Part::Image { size, detail } => sum.frame(self.image.tokens(*size, *detail)),
+            Part::Image { size, detail } => {
+                sum.any_media = true;
+                sum.frame(self.image.tokens(*size, *detail));
+            }
             Part::Audio { bytes } => {
+                sum.any_media = true;
                 let tokens = (*bytes as u64).div_ceil(AUDIO_BYTES_PER_TOKEN);
                 sum.audio = sum.audio.saturating_add(tokens);
             }
-            Part::File { bytes } => sum.frame(*bytes as u64),
+            Part::File { bytes } => {
+                sum.any_media = true;
+                sum.frame(*bytes as u64);
+            }
             Part::Tool {
                 name,
                 description,
@@ -175,6 +205,7 @@ impl PromptRules {
             } => {
                 let tool = tool::count(self.tokenizer, name, description, parameters);
                 sum.text += tool.text;
+                sum.tool_text += tool.text;
                 sum.tool_framing += tool.framing;
                 sum.any_tool = true;
             }
@@ -183,17 +214,38 @@ impl PromptRules {
     }
 }
 
-/// What was added up, before the factor.
-#[derive(Default)]
-struct Sum {
+/// What a prompt comes to: the encoding's own count of its text, before the factor, and what is
+/// around the text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Measure {
     text: u64,
+    /// Of the text, that of tools.
+    tool_text: u64,
     framing: u64,
     tool_framing: i64,
     any_tool: bool,
     audio: u64,
+    any_media: bool,
 }
 
-impl Sum {
+impl Measure {
+    /// What a provider's report of this prompt says about the factor. Nothing where it says little:
+    /// of pictures, sound and files, of a prompt that is mostly tools (which every provider writes
+    /// out in its own way), and of a short one. Cached tokens are tokens of the prompt all the same.
+    #[must_use]
+    pub fn lesson(&self, reported: &Usage) -> Option<Lesson> {
+        if self.any_media || self.tool_text > self.text / 2 {
+            return None;
+        }
+        let text = reported.prompt_total().checked_sub(self.framing())?;
+        Lesson::new(self.text, text)
+    }
+
+    /// Everything that the factor is not for, audio aside.
+    fn framing(&self) -> u64 {
+        self.framing.saturating_add_signed(self.tool_framing)
+    }
+
     fn frame(&mut self, tokens: u64) {
         self.framing = self.framing.saturating_add(tokens);
     }

@@ -92,6 +92,11 @@ impl StreamCounter {
         self.tokenizer.factor().scale(plain)
     }
 
+    /// The encoding's own count of everything pushed so far, before the factor.
+    pub fn plain(&mut self) -> u64 {
+        self.plain_exact()
+    }
+
     /// How many leading bytes of `delta` may be appended so that the count stays at most
     /// `at_most_total`: as many as possible, ending between two characters. Appends nothing.
     ///

@@ -117,6 +117,12 @@ impl Tokenizer {
         self.factor
     }
 
+    /// The same encoding with another factor: one that was learned.
+    #[must_use]
+    pub const fn with_factor(self, factor: Factor) -> Self {
+        Self { factor, ..self }
+    }
+
     /// Loads the vocabulary, so that no request pays for it.
     pub fn warm_up(&self) {
         self.encoding.token_bytes_max();

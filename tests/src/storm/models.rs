@@ -152,7 +152,7 @@ pub fn storm_provider(url: &str) -> (String, String) {
     let models = all().map(|model| {
         format!(
             "[[models]]\nid = \"{}\"\nupstream_id = \"{}\"\ntokenizer = \"o200k_base\"\n\
-             context_window = 2000000\nmax_output_tokens = 1000000\nprice = {{ {} }}\n",
+             learn_factor = false\ncontext_window = 2000000\nmax_output_tokens = 1000000\nprice = {{ {} }}\n",
             model.id, model.upstream, model.price
         )
     });

@@ -464,6 +464,23 @@ pub(crate) const ROUTES: &[Route] = &[
     )]),
     operator(
         "get",
+        "/admin/v1/factors",
+        "listTokenFactors",
+        "How the tokens of each model are counted, and what its answers have taught.",
+    )
+    .query(&[
+        LIMIT,
+        CURSOR,
+        ("provider", "Of this provider."),
+        ("model", "Of this model, as configured."),
+    ])
+    .gives(&[(
+        "200",
+        "The models.",
+        &[(JSON, list::<admin::factors::FactorsView>)],
+    )]),
+    operator(
+        "get",
         "/admin/v1/providers",
         "listProviders",
         "The providers that are configured, and what those wait for that are not served.",

@@ -232,6 +232,16 @@ pub const SETTINGS: &[Setting] = &[
         apply: |s, v| seconds(v).map(|d| s.audit_every = d),
     },
     Setting {
+        name: "samples_per_minute",
+        doc: "requests of each model that each replica counts although their usage is reported, per minute, after the first fifty: token factors are learned from them; 0: none",
+        default: "6",
+        apply: |s, v| {
+            let n = number(v, 0, 60_000)?;
+            s.samples_per_minute = u32::try_from(n).unwrap_or(u32::MAX);
+            Ok(())
+        },
+    },
+    Setting {
         name: "local_journal",
         doc: "a directory of this gateway's own on a local disk, in which it writes down what every request owes before the answer goes on: then kill -9 loses nothing",
         default: "",

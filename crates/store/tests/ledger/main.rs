@@ -26,4 +26,5 @@ mod network;
 mod plans;
 mod races;
 mod settle;
+mod token_factors;
 mod world;

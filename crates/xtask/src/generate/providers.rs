@@ -43,6 +43,7 @@ id = \"acme-large\"                  # what clients ask for
 upstream_id = \"large-2026-01\"      # what the provider calls it; left out: the id
 tokenizer = \"o200k_base\"           # or cl100k_base
 token_factor = 1100                # thousandths: its tokens for each of the tokenizer's
+learn_factor = true                # its answers correct that; left out: unless the tokenizer is known to be its own
 context_window = 128000
 max_output_tokens = 16384
 hidden_output = false              # true: it thinks out of sight, so the worst case is set aside
