@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use tokens::{Detail, Part, data_url_size};
+use tokens::{Detail, Part, data_url_size, sound_millis};
 
 use crate::json::{self, Member};
 use crate::request::ChatRequest;
@@ -118,8 +118,9 @@ impl<'a> Parts<'a> {
                 }
                 "input_audio" => {
                     let data = self.member_string(value.start, "data");
+                    let millis = data.as_deref().and_then(sound_millis);
                     let bytes = data.map_or(usize::MAX, |data| decoded_bytes(&data));
-                    self.out.push(Part::Audio { bytes });
+                    self.out.push(Part::Audio { bytes, millis });
                     true
                 }
                 "file" => {

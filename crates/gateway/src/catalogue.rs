@@ -9,7 +9,10 @@ use std::{
 use billing::{Credits, Price, PriceBook, PriceId};
 use dialect::{Dialect, Endpoint, Features, Quirks};
 use jiff::Timestamp;
-use tokens::{ImageRule, PromptRules, Side, Tokenizer};
+use tokens::{
+    AUDIO_TOKENS_PER_SECOND, GEMINI_AUDIO_TOKENS_PER_SECOND, ImageRule, PromptRules, Side,
+    Tokenizer,
+};
 
 use crate::{
     credentials::Credentials,
@@ -351,6 +354,11 @@ fn served(provider: &Arc<Provider>, model: &ModelFile) -> Result<Model, String> 
         .collect::<Result<_, billing::PriceError>>()
         .map_err(|error| format!("model {:?}: image_prices: {error}", model.id))?;
     let tokenizer = model.tokenizer();
+    let upstream_id = model.upstream_id.as_deref().unwrap_or(&model.id);
+    let image_rule = model
+        .image_rule
+        .or_else(|| ImageRule::for_model(upstream_id))
+        .unwrap_or(ImageRule::Gpt4o);
     let id: Arc<str> = model.id.as_str().into();
     let learning = Learning::new(
         provider.name.clone(),
@@ -370,8 +378,21 @@ fn served(provider: &Arc<Provider>, model: &ModelFile) -> Result<Model, String> 
         provider: provider.clone(),
         endpoints: model.endpoints.clone(),
         // A prompt longer than the window is refused by the provider, whatever it would count.
-        rules: PromptRules::new(tokenizer, model.image_rule.unwrap_or(ImageRule::Gpt4o))
-            .with_context_window(u64::from(model.context_window)),
+        rules: PromptRules::new(tokenizer, image_rule)
+            .with_context_window(u64::from(model.context_window))
+            .with_audio_per_second(match image_rule {
+                ImageRule::Gemini | ImageRule::Gemini3 => GEMINI_AUDIO_TOKENS_PER_SECOND,
+                ImageRule::Gpt4o
+                | ImageRule::Gpt4oMini
+                | ImageRule::Gpt5
+                | ImageRule::O1
+                | ImageRule::ComputerUse
+                | ImageRule::Patch162
+                | ImageRule::Patch172
+                | ImageRule::Patch246
+                | ImageRule::Claude
+                | ImageRule::ClaudeLarge => AUDIO_TOKENS_PER_SECOND,
+            }),
         tokenizer,
         context_window: model.context_window,
         output_tokens_max: model.output_tokens_max(),

@@ -252,7 +252,7 @@ impl Attempt<'_> {
         self.watched.want(counting::wanted(
             &self.app,
             self.request,
-            &self.body,
+            self.body,
             self.model,
             now,
         ));

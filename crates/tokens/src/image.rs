@@ -19,6 +19,19 @@ const PATCH: u64 = 32;
 /// The most patches; a larger image is scaled down.
 const PATCHES_MAX: u64 = 1536;
 
+/// The side of one of Claude's patches, in pixels.
+const CLAUDE_PATCH: u64 = 28;
+/// For Gemini, an image with no longer side than this is one tile, in pixels.
+const CROPPED_SIDE_MIN: u64 = 384;
+/// For Gemini, an image is first made to fit a square of this side, in pixels.
+const CROPPED_SIDE_MAX: u64 = 3072;
+/// The least side of one of Gemini's tiles, in pixels.
+const CROP_MIN: u64 = 256;
+/// The greatest side of one of Gemini's tiles, in pixels.
+const CROP_MAX: u64 = 768;
+/// The most tiles that are left: 3072 by 384 pixels.
+const CROPS_MAX: u64 = 24;
+
 /// How closely the model was asked to look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Detail {
@@ -43,13 +56,20 @@ impl Detail {
     }
 }
 
-/// How a model family counts an image, as OpenAI's guide "Images and vision", part "Calculating
-/// costs", has it.
+/// How a model family counts an image.
+///
+/// As OpenAI's guide "Images and vision", part "Calculating costs", has it:
 ///
 /// *Tiles*: the image is fitted into 2048 by 2048 pixels, its shortest side brought down to 768
 /// (never up), and each 512-pixel tile that covers it costs the same, beside a base. Low detail
 /// costs the base alone. *Patches*: the 32-pixel patches that cover it, at most 1536 after scaling
 /// down, times a multiplier, whatever the detail.
+///
+/// As Anthropic's guide "Vision" has it: each patch of 28 by 28 pixels that the image touches is a
+/// token, after the image was made to fit the model's largest resolution: so many tokens, and so
+/// many pixels of its long side. As Google's guide "Understand and count tokens" has it: a small image
+/// is 258 tokens, a larger one 258 for each tile, whose side is two thirds of the short side; Gemini 3
+/// spends a number of tokens that the resolution asked for decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "&'static str")]
 pub enum ImageRule {
@@ -69,17 +89,28 @@ pub enum ImageRule {
     Patch172,
     /// `patch-2.46`: GPT-4.1 nano, GPT-5 nano.
     Patch246,
+    /// `claude`: at most 1568 tokens and 1568 pixels. Claude up to Opus 4.6.
+    Claude,
+    /// `claude-large`: at most 4784 tokens and 2576 pixels. Claude from Opus 4.7 on.
+    ClaudeLarge,
+    /// `gemini`: tiles of 258. Gemini up to 2.5.
+    Gemini,
+    /// `gemini-3`: 1120, and 280 where little detail is asked for.
+    Gemini3,
 }
 
-/// The two ways of counting, with their numbers.
+/// The ways of counting, with their numbers.
 enum Price {
     Tiles { base: u64, tile: u64 },
     Patches { hundredths: u64 },
+    Fitted { tokens_max: u64, side_max: u64 },
+    Cropped { tile: u64 },
+    Flat { high: u64, low: u64 },
 }
 
 impl ImageRule {
     /// All rules.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 12] = [
         Self::Gpt4o,
         Self::Gpt4oMini,
         Self::Gpt5,
@@ -88,6 +119,10 @@ impl ImageRule {
         Self::Patch162,
         Self::Patch172,
         Self::Patch246,
+        Self::Claude,
+        Self::ClaudeLarge,
+        Self::Gemini,
+        Self::Gemini3,
     ];
 
     /// The name, as [`FromStr`] takes it.
@@ -102,12 +137,16 @@ impl ImageRule {
             Self::Patch162 => "patch-1.62",
             Self::Patch172 => "patch-1.72",
             Self::Patch246 => "patch-2.46",
+            Self::Claude => "claude",
+            Self::ClaudeLarge => "claude-large",
+            Self::Gemini => "gemini",
+            Self::Gemini3 => "gemini-3",
         }
     }
 
     /// The names of all rules.
     #[must_use]
-    pub fn names() -> [&'static str; 8] {
+    pub fn names() -> [&'static str; 12] {
         Self::ALL.map(Self::name)
     }
 
@@ -125,6 +164,43 @@ impl ImageRule {
             (Price::Patches { hundredths }, Detail::Auto | Detail::Low | Detail::High) => {
                 (size.map_or(PATCHES_MAX, patches) * hundredths).div_ceil(100)
             }
+            (
+                Price::Fitted {
+                    tokens_max,
+                    side_max,
+                },
+                Detail::Auto | Detail::Low | Detail::High,
+            ) => size.map_or(tokens_max, |size| fitted(size, tokens_max, side_max)),
+            (Price::Cropped { tile }, Detail::Auto | Detail::Low | Detail::High) => {
+                tile * size.map_or(CROPS_MAX, crops)
+            }
+            (Price::Flat { low, .. }, Detail::Low) => low,
+            (Price::Flat { high, .. }, Detail::Auto | Detail::High) => high,
+        }
+    }
+
+    /// The rule of a model that is known by its name, whoever serves it.
+    #[must_use]
+    pub fn for_model(model: &str) -> Option<Self> {
+        let name = model.rsplit('/').next().unwrap_or(model);
+        // Bedrock: `us.anthropic.claude-…`.
+        let name = name.rsplit("anthropic.").next().unwrap_or(name);
+        let large = ["claude-opus-4-7", "claude-opus-4.7"];
+        if large.iter().any(|begins| name.starts_with(begins)) {
+            Some(Self::ClaudeLarge)
+        } else if name.starts_with("claude-") {
+            // What comes after the models that the guide names is taken for its largest.
+            Some(if is_older_claude(name) {
+                Self::Claude
+            } else {
+                Self::ClaudeLarge
+            })
+        } else if name.starts_with("gemini-3") {
+            Some(Self::Gemini3)
+        } else if name.starts_with("gemini-") {
+            Some(Self::Gemini)
+        } else {
+            None
         }
     }
 
@@ -159,6 +235,19 @@ impl ImageRule {
             Self::Patch162 => Price::Patches { hundredths: 162 },
             Self::Patch172 => Price::Patches { hundredths: 172 },
             Self::Patch246 => Price::Patches { hundredths: 246 },
+            Self::Claude => Price::Fitted {
+                tokens_max: 1568,
+                side_max: 1568,
+            },
+            Self::ClaudeLarge => Price::Fitted {
+                tokens_max: 4784,
+                side_max: 2576,
+            },
+            Self::Gemini => Price::Cropped { tile: 258 },
+            Self::Gemini3 => Price::Flat {
+                high: 1120,
+                low: 280,
+            },
         }
     }
 }
@@ -176,6 +265,67 @@ fn tiles((width, height): (u64, u64)) -> u64 {
         short = TILED_SHORT_SIDE_MAX;
     }
     long.div_ceil(TILE) * short.div_ceil(TILE)
+}
+
+/// The patches of the largest image of these proportions that has at most so many of them, and no
+/// longer a side.
+fn fitted((width, height): (u64, u64), tokens_max: u64, side_max: u64) -> u64 {
+    let (long, short) = (width.max(height), width.min(height));
+    let patches = |side: u64| {
+        let other = rounded(short * side, long).max(1);
+        side.div_ceil(CLAUDE_PATCH) * other.div_ceil(CLAUDE_PATCH)
+    };
+    let whole = long.min(side_max);
+    if patches(whole) <= tokens_max {
+        return patches(whole);
+    }
+    // Patches grow with the side: the longest side that fits lies between these.
+    let (mut fits, mut too_long) = (1, whole);
+    while too_long - fits > 1 {
+        let middle = fits.midpoint(too_long);
+        if patches(middle) <= tokens_max {
+            fits = middle;
+        } else {
+            too_long = middle;
+        }
+    }
+    patches(fits)
+}
+
+/// The tiles of an image, after it was made to fit the largest square.
+fn crops((width, height): (u64, u64)) -> u64 {
+    if width <= CROPPED_SIDE_MIN && height <= CROPPED_SIDE_MIN {
+        return 1;
+    }
+    let (mut long, mut short) = (width.max(height), width.min(height));
+    if long > CROPPED_SIDE_MAX {
+        short = rounded(short * CROPPED_SIDE_MAX, long).max(1);
+        long = CROPPED_SIDE_MAX;
+    }
+    let unit = (short * 2 / 3).clamp(CROP_MIN, CROP_MAX);
+    long.div_ceil(unit) * short.div_ceil(unit)
+}
+
+/// Whether a Claude is one of those before Opus 4.7.
+fn is_older_claude(name: &str) -> bool {
+    const OLDER: &[&str] = &[
+        "claude-2",
+        "claude-3",
+        "claude-instant",
+        "claude-haiku-3",
+        "claude-haiku-4",
+        "claude-sonnet-3",
+        "claude-sonnet-4",
+        "claude-opus-3",
+        "claude-opus-4-0",
+        "claude-opus-4-1",
+        "claude-opus-4-2",
+        "claude-opus-4-5",
+        "claude-opus-4-6",
+        "claude-opus-4.",
+        "claude-opus-4@",
+    ];
+    name == "claude-opus-4" || OLDER.iter().any(|begins| name.starts_with(begins))
 }
 
 const fn rounded(numerator: u64, denominator: u64) -> u64 {
@@ -275,6 +425,49 @@ mod tests {
         assert_eq!(high(ImageRule::Patch162, 1024, 1024), 1659);
         assert_eq!(high(ImageRule::Patch172, 32, 32), 2);
         assert_eq!(high(ImageRule::Patch246, 33, 32), 5);
+    }
+
+    #[test]
+    fn images_of_claude_and_gemini() {
+        let high =
+            |rule: ImageRule, width, height| rule.tokens(Some((width, height)), Detail::High);
+        // Anthropic's guide: a patch of 28 by 28 pixels is a token.
+        assert_eq!(high(ImageRule::Claude, 28, 28), 1);
+        assert_eq!(high(ImageRule::Claude, 29, 28), 2);
+        assert_eq!(high(ImageRule::Claude, 200, 200), 64);
+        assert_eq!(high(ImageRule::Claude, 1000, 1000), 1296);
+        // Measured by users with count_tokens: 1,558 to 1,561 for whatever is larger.
+        for size in [(1092, 1092), (2576, 1449), (4000, 3000), (8000, 8000)] {
+            let tokens = high(ImageRule::Claude, size.0, size.1);
+            assert!((1480..=1568).contains(&tokens), "{size:?}: {tokens}");
+        }
+        assert_eq!(high(ImageRule::Claude, 8000, 100), 56);
+        assert_eq!(high(ImageRule::ClaudeLarge, 1568, 1568), 3136);
+        assert!(high(ImageRule::ClaudeLarge, 8000, 8000) <= 4784);
+        // Google's guide: 258 up to 384 pixels; 960 by 540 has six tiles of 360 pixels.
+        assert_eq!(high(ImageRule::Gemini, 384, 384), 258);
+        assert_eq!(high(ImageRule::Gemini, 960, 540), 6 * 258);
+        assert_eq!(high(ImageRule::Gemini, 3072, 384), 24 * 258);
+        assert_eq!(high(ImageRule::Gemini3, 4000, 4000), 1120);
+        assert_eq!(ImageRule::Gemini3.tokens(None, Detail::Low), 280);
+    }
+
+    #[test]
+    fn rules_by_name() {
+        for (model, rule) in [
+            ("claude-sonnet-4-5", Some(ImageRule::Claude)),
+            ("anthropic/claude-3.5-haiku", Some(ImageRule::Claude)),
+            ("us.anthropic.claude-opus-4-6-v1:0", Some(ImageRule::Claude)),
+            ("claude-opus-4-20250514", Some(ImageRule::Claude)),
+            ("claude-opus-4-7", Some(ImageRule::ClaudeLarge)),
+            ("claude-opus-5", Some(ImageRule::ClaudeLarge)),
+            ("google/gemini-2.5-pro", Some(ImageRule::Gemini)),
+            ("gemini-3-pro-preview", Some(ImageRule::Gemini3)),
+            ("gpt-4o", None),
+            ("llama-3.3", None),
+        ] {
+            assert_eq!(ImageRule::for_model(model), rule, "{model}");
+        }
     }
 
     proptest! {

@@ -12,6 +12,7 @@ mod learn;
 mod models;
 mod picture;
 mod prompt;
+mod sound;
 mod stream;
 mod tokenizer;
 mod tool;
@@ -22,7 +23,10 @@ pub use error::TokensError;
 pub use image::{Detail, ImageRule};
 pub use learn::{BATCH_LESSONS_MAX, Batch, Estimate, LESSON_TOKENS_MIN, Lesson, Side};
 pub use picture::data_url_size;
-pub use prompt::{Measure, Part, PromptRules};
+pub use prompt::{
+    AUDIO_TOKENS_PER_SECOND, GEMINI_AUDIO_TOKENS_PER_SECOND, Measure, Part, PromptRules,
+};
+pub use sound::sound_millis;
 pub use stream::{PENDING_BYTES_MAX, StreamCounter};
 pub use tokenizer::{Factor, OFF_THREAD_BYTES_MIN, Tokenizer};
 pub use usage::{Bucket, Usage, UsageSource};

@@ -12,9 +12,13 @@ const PER_ROLE: u64 = 1;
 const PER_NAME: u64 = 1;
 /// The reply is begun for the model: `<|start|>assistant<|message|>`.
 const PER_REPLY: u64 = 3;
-/// Audio of unknown length is taken as the thinnest there is, 8 kbit/s MP3 (ISO 13818-3), at the
-/// published token for each 100 ms: one token for each 100 bytes.
-const AUDIO_BYTES_PER_TOKEN: u64 = 100;
+/// Audio of unknown length is taken as the thinnest there is, 8 kbit/s MP3 (ISO 13818-3): so many
+/// bytes a second. No audio counts more than that.
+const AUDIO_BYTES_PER_SECOND: u64 = 1000;
+/// A token for each 100 ms that a user sends (OpenAI's guide "Managing costs" of realtime speech).
+pub const AUDIO_TOKENS_PER_SECOND: u64 = 10;
+/// Gemini's rate (Google's guide "Understand and count tokens").
+pub const GEMINI_AUDIO_TOKENS_PER_SECOND: u64 = 32;
 
 /// One thing in a prompt that costs tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +41,8 @@ pub enum Part<'a> {
     Audio {
         /// Bytes of the sound file.
         bytes: usize,
+        /// How long it is, where its beginning says so; see [`sound_millis`](crate::sound_millis).
+        millis: Option<u64>,
     },
     /// A file of so many bytes, decoded from base64.
     File {
@@ -60,13 +66,13 @@ pub enum Part<'a> {
 ///
 /// Published rules: messages and names as in the OpenAI cookbook, "How to count tokens with
 /// tiktoken" (3 for each message, 1 for each name, 3 for the reply); tool definitions as in the
-/// same text; images as [`ImageRule`] says; a token for each 100 ms of audio that a user sends, as
-/// in OpenAI's guide to the costs of realtime speech. For files nothing is published: they count a token a byte.
+/// same text; images as [`ImageRule`] says; audio by its length, at a rate of the model's. For files nothing is published: they count a token a byte.
 /// The tokenizer's factor applies to text, not to framing and images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PromptRules {
     tokenizer: Tokenizer,
     image: ImageRule,
+    audio_per_second: u64,
     context_window: Option<u64>,
 }
 
@@ -77,6 +83,7 @@ impl PromptRules {
         Self {
             tokenizer,
             image,
+            audio_per_second: AUDIO_TOKENS_PER_SECOND,
             context_window: None,
         }
     }
@@ -87,6 +94,15 @@ impl PromptRules {
     pub const fn with_context_window(self, tokens: u64) -> Self {
         Self {
             context_window: Some(tokens),
+            ..self
+        }
+    }
+
+    /// The same rules with another rate for audio, in tokens per second.
+    #[must_use]
+    pub const fn with_audio_per_second(self, tokens: u64) -> Self {
+        Self {
+            audio_per_second: tokens,
             ..self
         }
     }
@@ -189,9 +205,14 @@ impl PromptRules {
                 sum.any_media = true;
                 sum.frame(self.image.tokens(*size, *detail));
             }
-            Part::Audio { bytes } => {
+            Part::Audio { bytes, millis } => {
                 sum.any_media = true;
-                let tokens = (*bytes as u64).div_ceil(AUDIO_BYTES_PER_TOKEN);
+                let rate = self.audio_per_second;
+                let most = (*bytes as u64)
+                    .saturating_mul(rate)
+                    .div_ceil(AUDIO_BYTES_PER_SECOND);
+                let by_length = |millis: u64| millis.saturating_mul(rate).div_ceil(1000);
+                let tokens = millis.map_or(most, |millis| by_length(millis).min(most));
                 sum.audio = sum.audio.saturating_add(tokens);
             }
             Part::File { bytes } => {

@@ -19,6 +19,23 @@ fn text(text: &str) -> Part<'_> {
     Part::Text(Cow::Borrowed(text))
 }
 
+fn audio(bytes: usize, millis: Option<u64>) -> Part<'static> {
+    Part::Audio { bytes, millis }
+}
+
+#[test]
+fn audio_counts_by_its_length_and_never_more_than_the_thinnest_sound() {
+    let openai = rules(Encoding::O200kBase, 1000, ImageRule::Gpt4o);
+    let gemini = openai.with_audio_per_second(tokens::GEMINI_AUDIO_TOKENS_PER_SECOND);
+    let minute = [audio(960_000, Some(60_000))];
+    // OpenAI's guide: a token for each 100 ms. Google's: 32 tokens a second.
+    assert_eq!(openai.count(&minute).audio_prompt, 600);
+    assert_eq!(gemini.count(&minute).audio_prompt, 1920);
+    let lie = [audio(1000, Some(u64::MAX))];
+    assert_eq!(openai.count(&lie).audio_prompt, 10);
+    assert_eq!(gemini.count(&lie).audio_prompt, 32);
+}
+
 #[test]
 fn the_cookbooks_messages() {
     // "How to count tokens with tiktoken", part 6: 129 tokens for gpt-4, 124 for gpt-4o.
@@ -87,8 +104,8 @@ fn every_part_has_its_bucket() {
         detail: Detail::High,
     };
     assert_eq!(rules.count(&[unknown]).prompt, empty + 1445);
-    assert_eq!(rules.count(&[Part::Audio { bytes: 1001 }]).audio_prompt, 11);
-    assert_eq!(rules.count(&[Part::Audio { bytes: 1001 }]).prompt, empty);
+    assert_eq!(rules.count(&[audio(1001, None)]).audio_prompt, 11);
+    assert_eq!(rules.count(&[audio(1001, None)]).prompt, empty);
     assert_eq!(rules.count(&[Part::File { bytes: 10 }]).prompt, empty + 10);
     assert_eq!(rules.count(&[Part::Schema("{}")]).prompt, empty + 1);
     let parts = [Part::Message, text("Hello"), Part::Schema("{}")];
@@ -105,10 +122,7 @@ fn the_factor_applies_to_text_and_is_rounded_once() {
 #[test]
 fn no_prompt_counts_above_the_context_window() {
     let rules = rules(Encoding::O200kBase, 1000, ImageRule::Gpt4o).with_context_window(100);
-    let parts = [
-        Part::File { bytes: usize::MAX },
-        Part::Audio { bytes: 5000 },
-    ];
+    let parts = [Part::File { bytes: usize::MAX }, audio(5000, None)];
     let usage = rules.count(&parts);
     assert_eq!((usage.prompt, usage.audio_prompt), (50, 50));
     assert_eq!(rules.upper_bound(usize::MAX, usize::MAX), 100);
@@ -201,7 +215,7 @@ fn message() -> impl Strategy<Value = (Value, Vec<Part<'static>>)> {
             body.push(json!({"type": "image_url", "image_url": {"url": "//x"}}));
         }
         if let Some(bytes) = sound {
-            parts.push(Part::Audio { bytes });
+            parts.push(audio(bytes, None));
             let data = "A".repeat(bytes.div_ceil(3) * 4);
             body.push(json!({"type": "input_audio", "input_audio": {"data": data}}));
         }
@@ -266,7 +280,7 @@ fn request() -> impl Strategy<Value = Request> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
-    fn no_request_counts_above_its_bound(request in request(), factor in 250..=4000_u32, rule in 0..8_usize) {
+    fn no_request_counts_above_its_bound(request in request(), factor in 250..=4000_u32, rule in 0..12_usize) {
         for encoding in [Encoding::O200kBase, Encoding::Cl100kBase] {
             let rules = rules(encoding, factor, ImageRule::ALL[rule]);
             let count = rules.count(&request.parts).total();

@@ -307,7 +307,10 @@ fn a_prompt_in_parts() {
             size: None,
             detail: Detail::Auto,
         },
-        Part::Audio { bytes: 6 },
+        Part::Audio {
+            bytes: 6,
+            millis: None,
+        },
         Part::File { bytes: 4 },
         Part::File { bytes: usize::MAX },
         text(r#"{"type":"new_thing","x":1}"#),
