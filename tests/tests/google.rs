@@ -71,7 +71,7 @@ async fn an_answer_is_charged_by_every_kind_of_token() {
             seen.json(),
             json!({"contents": [{"role": "user", "parts": [{"text": "one two"}]}],
                 "generationConfig": {"maxOutputTokens": 50, "temperature": 0.5,
-                    "thinkingConfig": {"thinkingLevel": "low", "includeThoughts": true}}})
+                    "thinkingConfig": {"thinkingLevel": "LOW", "includeThoughts": true}}})
         );
         gateway.finish().await;
     }

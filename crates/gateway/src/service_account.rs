@@ -122,7 +122,8 @@ impl ServiceAccount {
     fn parse(text: &str) -> Result<Self, String> {
         // serde's own message can quote the text.
         let file: File = serde_json::from_str(text).map_err(|_| {
-            "the credentials file is not one of a service account or an authorized user".to_owned()
+            "the credentials file is not one of a service account or an authorized user: name another, or unset the variable"
+                .to_owned()
         })?;
         let (grant, token_uri) = match file {
             File::ServiceAccount {

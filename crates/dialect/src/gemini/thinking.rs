@@ -43,7 +43,7 @@ pub(super) fn config(
         },
         Some(Asked::Effort(wished)) => {
             if let Some(level) = features.effort_at_most(wished) {
-                let level = level.as_str();
+                let level = level.as_str().to_ascii_uppercase();
                 return Ok(Some(format!(
                     r#"{{"thinkingLevel":"{level}","includeThoughts":true}}"#
                 )));

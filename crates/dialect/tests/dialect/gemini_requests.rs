@@ -201,11 +201,11 @@ fn thinking_is_said_in_budgets_or_in_levels() {
     let level =
         |level: &str| json!({"thinkingConfig": {"thinkingLevel": level, "includeThoughts": true}});
     for (effort, nearest) in [
-        ("minimal", "low"),
-        ("low", "low"),
-        ("medium", "low"),
-        ("high", "high"),
-        ("xhigh", "high"),
+        ("minimal", "LOW"),
+        ("low", "LOW"),
+        ("medium", "LOW"),
+        ("high", "HIGH"),
+        ("xhigh", "HIGH"),
     ] {
         config(json!({"reasoning_effort": effort}), LEVELS, level(nearest));
     }
