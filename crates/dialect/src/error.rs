@@ -16,6 +16,9 @@ pub enum FrameError {
         /// The bound in bytes.
         max: usize,
     },
+    /// A frame is not what its checksums or lengths say. Final.
+    #[error("a frame of the stream is damaged")]
+    Damaged,
     /// The data of one event is not UTF-8. The events after it can still be read.
     #[error("an event of the stream is not valid UTF-8")]
     Utf8,

@@ -1,9 +1,10 @@
-//! How a stream is cut into events: server-sent events, or a JSON text on each line.
+//! How a stream is cut into events: server-sent events, a JSON text on each line, or AWS's frames.
 
 use bytes::{Bytes, BytesMut};
 use memchr::memchr;
 
 use crate::error::FrameError;
+use crate::event_stream::EventStreamFramer;
 use crate::sse::{SseEvent, SseFramer};
 
 /// How a dialect frames its streams.
@@ -13,6 +14,8 @@ pub enum Framing {
     Sse,
     /// A JSON text on each line (NDJSON).
     Lines,
+    /// AWS's binary event stream.
+    AwsEventStream,
 }
 
 impl Framing {
@@ -23,6 +26,7 @@ impl Framing {
         let names: &[&str] = match self {
             Self::Sse => &["text/event-stream"],
             Self::Lines => &["application/x-ndjson", "application/jsonl"],
+            Self::AwsEventStream => &["application/vnd.amazon.eventstream"],
         };
         names.iter().any(|name| kind.eq_ignore_ascii_case(name))
     }
@@ -33,6 +37,7 @@ impl Framing {
         match self {
             Self::Sse => Framer::Sse(Box::new(SseFramer::new(event_bytes_max))),
             Self::Lines => Framer::Lines(LineFramer::new(event_bytes_max)),
+            Self::AwsEventStream => Framer::AwsEventStream(EventStreamFramer::new(event_bytes_max)),
         }
     }
 }
@@ -44,6 +49,8 @@ pub enum Framer {
     Sse(Box<SseFramer>),
     /// A JSON text on each line.
     Lines(LineFramer),
+    /// AWS's binary event stream.
+    AwsEventStream(EventStreamFramer),
 }
 
 impl Framer {
@@ -52,6 +59,7 @@ impl Framer {
         match self {
             Self::Sse(framer) => framer.push(bytes),
             Self::Lines(framer) => framer.push(&bytes),
+            Self::AwsEventStream(framer) => framer.push(&bytes),
         }
     }
 
@@ -67,6 +75,7 @@ impl Framer {
         match self {
             Self::Sse(framer) => framer.next(),
             Self::Lines(framer) => framer.next(),
+            Self::AwsEventStream(framer) => framer.next(),
         }
     }
 
@@ -78,6 +87,7 @@ impl Framer {
         match self {
             Self::Sse(framer) => framer.finish(),
             Self::Lines(framer) => framer.finish(),
+            Self::AwsEventStream(framer) => framer.finish(),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! functions matches over all dialects, so that the compiler lists what a new one must answer.
 
 mod anthropic;
+mod bedrock;
 mod client;
 mod client_dialect;
 mod cohere;
@@ -12,6 +13,7 @@ mod compose;
 mod counts;
 mod endpoint;
 mod error;
+mod event_stream;
 mod features;
 mod forwarded;
 mod framing;
@@ -40,11 +42,13 @@ use tokens::Usage;
 use anthropic::encode::Host;
 
 pub use anthropic::{AnthropicDecoder, ForwardDecoder};
+pub use bedrock::BedrockDecoder;
 pub use client::{Bill, ChunkTemplate, ErrorBody, usage_json};
 pub use client_dialect::ClientDialect;
 pub use cohere::CohereDecoder;
 pub use endpoint::Endpoint;
 pub use error::{DecodeError, FrameError, RequestError, UpstreamError, UsageFault};
+pub use event_stream::EventStreamFramer;
 pub use features::{Effort, Features, Thinking};
 pub use forwarded::{Forwarded, ForwardedAnswer, Pieces};
 pub use framing::{Framer, Framing, LineFramer};
@@ -79,6 +83,8 @@ pub enum Dialect {
     Ollama,
     /// Google's generateContent.
     Gemini,
+    /// Amazon Bedrock's Converse.
+    Bedrock,
 }
 
 impl Dialect {
@@ -99,6 +105,7 @@ impl Dialect {
             Self::Cohere => cohere::encode::encode(request, edit, quirks),
             Self::Ollama => ollama::encode::encode(request, edit, quirks),
             Self::Gemini => gemini::encode::encode(request, edit, quirks),
+            Self::Bedrock => bedrock::encode::encode(request, edit, quirks),
         }
     }
 
@@ -122,6 +129,7 @@ impl Dialect {
             Self::Cohere => cohere::answer::decode(&body, &origin),
             Self::Ollama => ollama::answer::decode(&body, &origin),
             Self::Gemini => gemini::answer::decode(&body, &origin),
+            Self::Bedrock => bedrock::answer::decode(&body, &origin),
         }
     }
 
@@ -134,7 +142,7 @@ impl Dialect {
             Self::OpenAi => false,
             // What is thought is shown.
             Self::Cohere | Self::Ollama => false,
-            Self::Anthropic | Self::AnthropicVertex => {
+            Self::Anthropic | Self::AnthropicVertex | Self::Bedrock => {
                 anthropic::thinking::thinks(request, features)
             }
             Self::Gemini => gemini::thinking::thinks(request, features),
@@ -149,6 +157,7 @@ impl Dialect {
             Self::OpenAi | Self::Cohere | Self::Ollama => status,
             Self::Anthropic | Self::AnthropicVertex => anthropic::cause(status, error),
             Self::Gemini => gemini::cause(status, error),
+            Self::Bedrock => bedrock::cause(status, error),
         }
     }
 
@@ -162,6 +171,7 @@ impl Dialect {
             | Self::Cohere
             | Self::Gemini => Framing::Sse,
             Self::Ollama => Framing::Lines,
+            Self::Bedrock => Framing::AwsEventStream,
         }
     }
 
@@ -177,6 +187,7 @@ impl Dialect {
             Self::Cohere => Decoder::Cohere(Box::new(CohereDecoder::new(origin))),
             Self::Ollama => Decoder::Ollama(Box::new(OllamaDecoder::new(origin))),
             Self::Gemini => Decoder::Gemini(Box::new(GeminiDecoder::new(origin))),
+            Self::Bedrock => Decoder::Bedrock(Box::new(BedrockDecoder::new(origin))),
         }
     }
 }
@@ -196,6 +207,8 @@ pub enum Decoder {
     Gemini(Box<GeminiDecoder>),
     /// Anthropic's, whose events travel to a client that speaks it too.
     Forward(Box<ForwardDecoder>),
+    /// Bedrock's.
+    Bedrock(Box<BedrockDecoder>),
 }
 
 impl Decoder {
@@ -212,6 +225,7 @@ impl Decoder {
             Self::Ollama(decoder) => decoder.push(&event, out),
             Self::Gemini(decoder) => decoder.push(&event, out),
             Self::Forward(decoder) => decoder.push(event, out),
+            Self::Bedrock(decoder) => decoder.push(&event, out),
         }
     }
 
@@ -225,6 +239,7 @@ impl Decoder {
             Self::Ollama(decoder) => decoder.usage(),
             Self::Gemini(decoder) => decoder.usage(),
             Self::Forward(decoder) => decoder.usage(),
+            Self::Bedrock(decoder) => decoder.usage(),
         }
     }
 
@@ -238,6 +253,7 @@ impl Decoder {
             Self::Ollama(decoder) => decoder.template(),
             Self::Gemini(decoder) => decoder.template(),
             Self::Forward(_) => None,
+            Self::Bedrock(decoder) => decoder.template(),
         }
     }
 
@@ -251,6 +267,7 @@ impl Decoder {
             Self::Ollama(decoder) => decoder.ending(),
             Self::Gemini(decoder) => decoder.ending(),
             Self::Forward(decoder) => decoder.ending(),
+            Self::Bedrock(decoder) => decoder.ending(),
         }
     }
 
@@ -265,6 +282,7 @@ impl Decoder {
             Self::Ollama(_) => 0,
             Self::Gemini(decoder) => decoder.skipped(),
             Self::Forward(decoder) => decoder.skipped(),
+            Self::Bedrock(decoder) => decoder.skipped(),
         }
     }
 }

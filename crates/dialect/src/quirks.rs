@@ -80,10 +80,14 @@ impl Quirks {
             | Dialect::AnthropicVertex
             | Dialect::Gemini
             | Dialect::Cohere
-            | Dialect::Ollama => {
+            | Dialect::Ollama
+            | Dialect::Bedrock => {
                 let plain = Self::default();
                 // Theirs says whether to stream.
-                let two = matches!(dialect, Dialect::Gemini | Dialect::AnthropicVertex);
+                let two = matches!(
+                    dialect,
+                    Dialect::Gemini | Dialect::AnthropicVertex | Dialect::Bedrock
+                );
                 let path = two && self.path != plain.path;
                 let set = [
                     ("path", path),

@@ -2,33 +2,33 @@
 //!
 //! Source: Anthropic's guides "Thinking" and "Effort", and its migration guides to Claude 4.7, 5 and 5.5.
 
-use super::encode::Source;
 use crate::error::RequestError;
 use crate::features::{Effort, Features, Thinking};
 use crate::json;
 use crate::request::ChatRequest;
+use crate::source::Source;
 
 /// The smallest budget that Anthropic takes, in tokens.
 const BUDGET_TOKENS_MIN: u64 = 1024;
 
 /// What the rest of the request means for thinking.
-pub(super) struct Wish {
+pub(crate) struct Wish {
     /// A tool must be called, which rules thinking out where it is a choice.
-    pub(super) forced_tools: bool,
+    pub(crate) forced_tools: bool,
     /// The conversation stands in the middle of a tool's use, and the thinking that led to it was
     /// not sent back: models that think by budget refuse to think on.
-    pub(super) signature_lost: bool,
+    pub(crate) signature_lost: bool,
     /// `max_tokens`, of which a budget is a part.
-    pub(super) output_limit: u64,
+    pub(crate) output_limit: u64,
 }
 
 /// What is written.
 #[derive(Debug, Default)]
-pub(super) struct Plan {
+pub(crate) struct Plan {
     /// The `thinking` member.
-    pub(super) thinking: Option<String>,
+    pub(crate) thinking: Option<String>,
     /// The `effort` of `output_config`.
-    pub(super) effort: Option<Effort>,
+    pub(crate) effort: Option<Effort>,
 }
 
 /// What the client asked for.
@@ -40,7 +40,7 @@ enum Asked {
 }
 
 impl Plan {
-    pub(super) fn of(source: &Source<'_>, wish: &Wish) -> Result<Self, RequestError> {
+    pub(crate) fn of(source: &Source<'_>, wish: &Wish) -> Result<Self, RequestError> {
         let features = source.edit.features;
         let asked = asked(source)?;
         if let Some(own) = source.get("thinking") {
@@ -103,7 +103,7 @@ impl Plan {
     }
 
     /// Whether the request says that the model is to think.
-    pub(super) fn thinks(&self) -> bool {
+    pub(crate) fn thinks(&self) -> bool {
         self.thinking
             .as_deref()
             .is_some_and(|json| kind(json) != "disabled")

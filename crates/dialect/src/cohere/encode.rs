@@ -155,7 +155,7 @@ fn response_format(source: &Source<'_>) -> Result<Option<String>, RequestError> 
     Ok(match Form::read(source)? {
         Form::Text => None,
         Form::Json => Some(r#"{"type":"json_object"}"#.to_owned()),
-        Form::Schema { schema } => Some(format!(
+        Form::Schema { schema, .. } => Some(format!(
             r#"{{"type":"json_object","json_schema":{schema}}}"#
         )),
     })

@@ -85,12 +85,12 @@ fn content(source: &Source<'_>, message: &Message<'_>) -> Result<String, Request
     let parts = parts(message);
     match &parts[..] {
         [] => return Ok(String::from(r#""""#)),
-        [(_, Part::Text(text))] => return Ok((*text).to_owned()),
+        [(_, Part::Text(text), _)] => return Ok((*text).to_owned()),
         _ => {}
     }
     let may_show = message.get("role").map(json::inside) == Some("user");
     let mut list = String::new();
-    for (place, part) in &parts {
+    for (place, part, _) in &parts {
         let written = match part {
             Part::Text(text) => format!(r#"{{"type":"text","text":{text}}}"#),
             Part::Image { url, given } if may_show => {
@@ -99,7 +99,7 @@ fn content(source: &Source<'_>, message: &Message<'_>) -> Result<String, Request
                 image.put_some("detail", Source::member(given, "detail"));
                 format!(r#"{{"type":"image_url","image_url":{}}}"#, image.end())
             }
-            Part::Image { .. } | Part::File | Part::Other => {
+            Part::Image { .. } | Part::File { .. } | Part::Other => {
                 source.cannot(
                     place,
                     "Parts of this type are not supported by the provider of this model.",

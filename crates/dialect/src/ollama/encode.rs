@@ -85,7 +85,7 @@ pub(crate) fn encode(
     match Form::read(&source)? {
         Form::Text => {}
         Form::Json => body.put("format", r#""json""#),
-        Form::Schema { schema } => body.put("format", schema),
+        Form::Schema { schema, .. } => body.put("format", schema),
     }
     body.put_some("options", options(&source)?.as_deref());
     for name in MEMBERS.native {

@@ -90,7 +90,7 @@ fn content(
 ) -> Result<(), RequestError> {
     let mut text = String::new();
     let mut images = String::new();
-    for (place, part) in &parts(message) {
+    for (place, part, _) in &parts(message) {
         match part {
             Part::Text(said) => {
                 if !text.is_empty() {
@@ -108,7 +108,7 @@ fn content(
                     )?,
                 }
             }
-            Part::File | Part::Other => source.cannot(
+            Part::File { .. } | Part::Other => source.cannot(
                 place,
                 "Parts of this type are not supported by the provider of this model.",
             )?,

@@ -1,6 +1,6 @@
 //! The members of a request: each is translated, native, without effect, or refused by name.
 
-use super::Source;
+use super::{Source, literal};
 use crate::error::RequestError;
 use crate::json;
 
@@ -11,6 +11,8 @@ pub(crate) enum Form<'a> {
     Schema {
         /// A JSON object.
         schema: &'a str,
+        /// A literal.
+        name: Option<&'a str>,
     },
 }
 
@@ -33,7 +35,8 @@ impl<'a> Form<'a> {
                     "response_format",
                     "`response_format.json_schema.schema` is missing.",
                 ))?;
-                Ok(Self::Schema { schema })
+                let name = literal(named, "name");
+                Ok(Self::Schema { schema, name })
             }
             _ => {
                 source.cannot(

@@ -3,17 +3,24 @@
 use super::{Message, Source, literal};
 use crate::json;
 
-/// The parts of a message's content: a text alone is one part. Each with its place, for errors.
-pub(crate) fn parts<'a>(message: &Message<'a>) -> Vec<(String, Part<'a>)> {
+/// The parts of a message's content: a text alone is one part. Each with its place, for errors, and
+/// its `cache_control`.
+pub(crate) fn parts<'a>(message: &Message<'a>) -> Vec<(String, Part<'a>, Option<&'a str>)> {
     let Some(content) = message.get("content") else {
         return Vec::new();
     };
     if content.starts_with('"') {
-        return vec![(format!("{}.content", message.place), Part::Text(content))];
+        let place = format!("{}.content", message.place);
+        return vec![(place, Part::Text(content), None)];
     }
     let part = |(place, at)| {
         let name = format!("{}.content[{place}]", message.place);
-        (name, Part::read(json::slice(content, &at)))
+        let part = json::slice(content, &at);
+        (
+            name,
+            Part::read(part),
+            Source::member(part, "cache_control"),
+        )
     };
     json::elements(content, 0).enumerate().map(part).collect()
 }
@@ -27,8 +34,11 @@ pub(crate) enum Part<'a> {
         /// The client's object around it, where there is one.
         given: &'a str,
     },
-    /// A file, by its content, address or id.
-    File,
+    File {
+        /// A data URL or an address; `None` where the file is named by an id.
+        data: Option<&'a str>,
+        name: Option<&'a str>,
+    },
     /// Of another kind.
     Other,
 }
@@ -50,7 +60,13 @@ impl<'a> Part<'a> {
                     None => Self::Other,
                 }
             }
-            ("file", _) => Self::File,
+            ("file", _) => {
+                let file = Source::member(part, "file").unwrap_or_default();
+                Self::File {
+                    data: literal(file, "file_data"),
+                    name: literal(file, "filename"),
+                }
+            }
             (_, _) => Self::Other,
         }
     }

@@ -5,6 +5,8 @@ mod anthropic_requests;
 #[cfg(test)]
 mod anthropic_streams;
 #[cfg(test)]
+mod bedrock;
+#[cfg(test)]
 mod cohere;
 #[cfg(test)]
 mod cutting;
