@@ -12,10 +12,11 @@ pub const TOP_UP_URL: &str = "https://pay.example/top-up";
 pub const KEY_VARIABLE: &str = "MOCK_API_KEY";
 
 /// Dialects, each with a provider of that name and a model that costs what `m` does.
-const OTHER_DIALECTS: [(&str, &str); 3] = [
+const OTHER_DIALECTS: [(&str, &str); 4] = [
     ("cohere", "command"),
     ("ollama", "local"),
     ("gemini", "gem"),
+    ("bedrock", "nova"),
 ];
 
 /// The variables that provider files name.

@@ -1,4 +1,4 @@
-//! Cohere's, Ollama's and Google's dialects from end to end: a client speaks OpenAI's, the scripted provider theirs.
+//! Cohere's, Ollama's, Google's and Bedrock's dialects from end to end: a client speaks OpenAI's, the scripted provider theirs.
 
 use billing::Credits;
 use mock_provider::{Cut, Script};
@@ -158,7 +158,80 @@ const GEMINI: Speaker = Speaker {
     sent_back: |wire| wire["contents"][1]["parts"][0]["functionCall"]["args"].clone(),
 };
 
-const SPEAKERS: [Speaker; 3] = [COHERE, OLLAMA, GEMINI];
+const BEDROCK: Speaker = Speaker {
+    model: "nova",
+    path: "/v1/model/nova/converse",
+    stream_path: "/v1/model/nova/converse-stream",
+    content_type: "application/vnd.amazon.eventstream",
+    begins: || frame("event", "messageStart", &json!({"role": "assistant"})),
+    says: |text| {
+        let delta = json!({"contentBlockIndex": 0, "delta": {"text": text}});
+        frame("event", "contentBlockDelta", &delta)
+    },
+    calls: || {
+        let begun = json!({"contentBlockIndex": 1, "start": {"toolUse": {"toolUseId": "t-1", "name": "now"}}});
+        let part = json!({"contentBlockIndex": 1, "delta": {"toolUse": {"input": "{\"at\":1}"}}});
+        [
+            frame("event", "contentBlockStart", &begun),
+            frame("event", "contentBlockDelta", &part),
+            frame(
+                "event",
+                "contentBlockStop",
+                &json!({"contentBlockIndex": 1}),
+            ),
+        ]
+        .concat()
+    },
+    ends: |input, output, called| {
+        let reason = if called { "tool_use" } else { "end_turn" };
+        let usage =
+            json!({"inputTokens": input, "outputTokens": output, "totalTokens": input + output});
+        [
+            frame("event", "messageStop", &json!({"stopReason": reason})),
+            frame(
+                "event",
+                "metadata",
+                &json!({"usage": usage, "metrics": {"latencyMs": 1}}),
+            ),
+        ]
+        .concat()
+    },
+    fails: || {
+        frame(
+            "exception",
+            "throttlingException",
+            &json!({"message": "slow down"}),
+        )
+    },
+    plain: |text, input, output| {
+        json!({"output": {"message": {"role": "assistant", "content": [{"text": text}]}}, "stopReason": "end_turn",
+            "usage": {"inputTokens": input, "outputTokens": output, "totalTokens": input + output}})
+    },
+    sent_back: |wire| wire["messages"][1]["content"][0]["toolUse"]["input"].clone(),
+};
+
+/// A frame of AWS's event stream.
+fn frame(kind: &str, name: &str, data: &Value) -> Vec<u8> {
+    let mut head = Vec::new();
+    for (key, value) in [(":message-type", kind), (&format!(":{kind}-type"), name)] {
+        head.push(u8::try_from(key.len()).unwrap());
+        head.extend(key.as_bytes());
+        head.push(7);
+        head.extend(u16::try_from(value.len()).unwrap().to_be_bytes());
+        head.extend(value.as_bytes());
+    }
+    let payload = data.to_string();
+    let total = u32::try_from(16 + head.len() + payload.len()).unwrap();
+    let mut out = total.to_be_bytes().to_vec();
+    out.extend(u32::try_from(head.len()).unwrap().to_be_bytes());
+    out.extend(crc32fast::hash(&out).to_be_bytes());
+    out.extend(head);
+    out.extend(payload.as_bytes());
+    out.extend(crc32fast::hash(&out).to_be_bytes());
+    out
+}
+
+const SPEAKERS: [Speaker; 4] = [COHERE, OLLAMA, GEMINI, BEDROCK];
 
 impl Speaker {
     /// A stream that says this many words of a token each.

@@ -33,7 +33,7 @@ with the name of a built-in provider takes its place, so begin with a copy of th
 
 ```toml
 name = \"acme\"                      # lower case letters, digits, dashes
-dialect = \"openai\"                 # what it speaks: openai, anthropic, gemini, cohere, ollama …
+dialect = \"openai\"                 # what it speaks: openai, anthropic, gemini, cohere, ollama, bedrock …
 base_url = \"https://api.acme.example/v1\"   # ${NAME} is replaced from the environment
 api_key_env = \"ACME_API_KEY\"       # left out: no key is sent
 auth = \"bearer\"                    # or { header = \"api-key\" }, …, or \"service_account\" (Vertex AI)
@@ -289,6 +289,30 @@ as soon as these are set:
 `auth = \"service_account\"` makes the gateway sign for a token of an hour, share it among all requests, and renew it five
 minutes before it ends. A token that was refused (401) is given up. While there is none, requests are answered with 502
 and cost nothing.
+
+## The dialect `bedrock`
+
+The request becomes one of Amazon Bedrock's Converse, or ConverseStream for a stream; the frames of its binary event
+stream are checked and bounded like any event. `AWS_BEARER_TOKEN_BEDROCK` is a Bedrock API key, `AWS_REGION` the region.
+
+| of the client's | becomes |
+|---|---|
+| `system` and `developer` messages, wherever they stand | `system`, in order; where there is nothing else, the user's message |
+| `tool` messages | results in the user's turn; turns of one role are joined |
+| images (PNG, JPEG, GIF, WebP) and files (PDF, CSV, Word, Excel, HTML, text, Markdown) | from data URLs alone: nothing is fetched, from the web or from the operator's buckets |
+| `cache_control` of a part | a `cachePoint` after it, with its `ttl` |
+| `max_tokens`, `temperature`, `top_p`, `stop` | `inferenceConfig` |
+| `top_k` | what Bedrock passes on to Claude or Nova; a 400 for other models |
+| `reasoning_effort` | `thinking` and effort for Claude, as in the dialect `anthropic`; `reasoningConfig` for Nova 2; `reasoning_effort` for gpt-oss; a 400 for other models |
+| `response_format` | `json_schema` becomes `outputConfig.textFormat`; `json_object` has no counterpart |
+| `tool_choice` | `any` or `tool`; with `none` no tools are sent, which is a 400 once the conversation has called one |
+| `guardrailConfig`, `serviceTier`, `performanceConfig`, `additionalModelRequestFields` | a 400: they change prices or are the operator's, who can `set` them |
+| anything else (`n` above 1, `seed`, `logprobs`, penalties, `parallel_tool_calls: false`, …) | a 400 that names it, or left out by `drop_unsupported` |
+
+Thinking comes and goes back as in the dialect `anthropic`, with a format of its own. `inputTokens` leaves out what the cache
+gave and took (`cacheReadInputTokens`, `cacheWriteInputTokens`, split by `cacheDetails`); each is charged by its own price. An
+exception inside the stream is an error inside the client's stream. `guardrail_intervened` and `content_filtered` are
+`content_filter`; `max_tokens`, `model_context_window_exceeded` and malformed output are `length`.
 
 ## To add a provider here
 

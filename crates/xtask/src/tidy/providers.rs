@@ -4,13 +4,14 @@ use super::Finding;
 use crate::{prices::MARKER, provider_file::ProviderFile};
 
 /// What a provider can speak.
-const DIALECTS: [&str; 6] = [
+const DIALECTS: [&str; 7] = [
     "openai",
     "anthropic",
     "anthropic_vertex",
     "gemini",
     "cohere",
     "ollama",
+    "bedrock",
 ];
 
 /// Checks one provider file.
