@@ -22,7 +22,13 @@ const OTHER_DIALECTS: [(&str, &str); 4] = [
 /// The variables that provider files name.
 #[must_use]
 pub fn variable(name: &str) -> Option<String> {
-    (name == KEY_VARIABLE).then(|| CANARY_PROVIDER_KEY.to_owned())
+    let value = match name {
+        KEY_VARIABLE | "AWS_SECRET_ACCESS_KEY" => CANARY_PROVIDER_KEY,
+        "AWS_ACCESS_KEY_ID" => "AKIDEXAMPLE",
+        "AWS_REGION" => "us-east-1",
+        _ => return None,
+    };
+    Some(value.to_owned())
 }
 
 /// The variable with the credentials of Google's cloud.
@@ -182,6 +188,13 @@ pub fn provider_texts(url: &str) -> Vec<(&'static str, String)> {
             ),
         ),
     ];
+    let (name, text) = file("signed", url, &[model("nova-signed", "", one)]);
+    let spoken = "dialect = \"bedrock\"\nauth = \"aws\"";
+    let text = text.replacen("dialect = \"openai\"", spoken, 1);
+    files.push((
+        name,
+        text.replacen(KEY_VARIABLE, "AWS_BEARER_TOKEN_BEDROCK", 1),
+    ));
     files.extend(OTHER_DIALECTS.map(|(dialect, id)| {
         let (name, text) = file(dialect, url, &[model(id, "", one)]);
         let spoken = format!("dialect = \"{dialect}\"");

@@ -425,3 +425,25 @@ async fn what_fails_before_it_begins_has_a_status_and_costs_nothing() {
     }
     gateway.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_key_requests_to_bedrock_are_signed() {
+    let gateway = Gateway::start(Books::Sqlite).await;
+    let customer = gateway.customer(PLENTY).await;
+    let plain = (BEDROCK.plain)("Hello", 41, 2).to_string();
+    let path = "/v1/model/nova-signed/converse";
+    gateway.provider.script(path, Script::new().raw(plain));
+    let body = chat("nova-signed", json!({"max_tokens": 50}));
+    let _ = gateway.chat(&customer, body).await.expect(200);
+    let seen = gateway.provider.requests().pop().unwrap();
+    let authorization = seen.header("authorization").unwrap();
+    let (start, rest) = authorization.split_once('/').unwrap();
+    assert_eq!(start, "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE");
+    let scope =
+        "/us-east-1/bedrock/aws4_request, SignedHeaders=content-type;host;x-amz-date, Signature=";
+    let (day, signature) = rest.split_once(scope).unwrap();
+    assert_eq!((day.len(), signature.len()), (8, 64));
+    assert!(seen.header("x-amz-date").unwrap().starts_with(day));
+    assert!(!authorization.contains(CANARY_PROVIDER_KEY));
+    gateway.finish().await;
+}

@@ -172,9 +172,8 @@ impl Catalogue {
         let mut catalogue = Self::default();
         for (place, file) in files {
             let missing: Vec<String> = file
-                .variables()
+                .missing(|name| variable(name).is_some_and(|value| !value.is_empty()))
                 .into_iter()
-                .filter(|name| variable(name).is_none_or(|value| value.is_empty()))
                 .map(str::to_owned)
                 .collect();
             if missing.is_empty() {
@@ -489,6 +488,24 @@ mod tests {
         let lenient = |name: &str| catalogue.resolve(name)[0].provider.quirks.drop_unsupported;
         assert!(lenient("lenient"));
         assert!(!lenient("dear/m"));
+    }
+
+    /// What CONTRIBUTING shows is what it says: a provider in under ten lines, and no Rust.
+    #[test]
+    fn the_provider_that_contributing_adds_is_served() {
+        let guide = include_str!("../../../CONTRIBUTING.md");
+        let (_, rest) = guide.split_once("```toml\n").unwrap();
+        let (text, _) = rest.split_once("```").unwrap();
+        assert!(text.lines().count() < 10, "{text}");
+        let file = ProviderFile::parse("acme.toml", text).unwrap();
+        let mut findings = Vec::new();
+        let set = |name: &str| (name == "ACME_API_KEY").then(|| "secret".to_owned());
+        let catalogue = Catalogue::new(vec![("acme.toml".into(), file)], &[], set, &mut findings);
+        assert!(findings.is_empty(), "{findings:?}");
+        for name in ["acme-large", "acme/acme-large"] {
+            assert_eq!(names(&catalogue, name), ["acme/acme-large"]);
+            assert!(catalogue.resolve(name)[0].price.is_some());
+        }
     }
 
     #[test]

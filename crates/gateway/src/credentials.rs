@@ -3,9 +3,13 @@
 //! They are applied to a complete request, last of all, so that what signs a request sees its method,
 //! address, headers and body as they are sent.
 
-use std::sync::Arc;
+mod aws;
+
+use std::{sync::Arc, time::SystemTime};
 
 use http::{HeaderName, HeaderValue, header};
+
+pub use aws::{AwsKeys, KEYS as AWS_KEYS};
 
 use crate::{
     provider_file::{Auth, ProviderFile},
@@ -21,6 +25,8 @@ pub enum Credentials {
     Header(HeaderName, HeaderValue),
     /// By a token of Google's cloud, which is renewed.
     ServiceAccount(Arc<ServiceAccount>),
+    /// By a signature over each request.
+    Signature(AwsKeys),
 }
 
 /// Why a request could not be authenticated. Never says anything of a key.
@@ -44,6 +50,9 @@ pub enum CredentialsError {
     /// It answered something else than a token.
     #[error("no token: the token server answered something else")]
     NotAToken,
+    /// A request cannot be signed.
+    #[error("the request cannot be signed")]
+    Unsigned,
 }
 
 impl Credentials {
@@ -59,13 +68,17 @@ impl Credentials {
             return Ok(Self::None);
         };
         let value = variable(name).unwrap_or_default();
+        if file.auth == Auth::Aws && value.is_empty() {
+            let base_url = file.resolved_base_url(&variable);
+            return Ok(Self::Signature(AwsKeys::of(&base_url, variable)?));
+        }
         let (header, value) = match &file.auth {
             Auth::ServiceAccount => {
                 let account = ServiceAccount::read(&value);
                 let account = account.map_err(|error| format!("{name}: {error}"))?;
                 return Ok(Self::ServiceAccount(Arc::new(account)));
             }
-            Auth::Bearer => (header::AUTHORIZATION, format!("Bearer {value}")),
+            Auth::Bearer | Auth::Aws => (header::AUTHORIZATION, format!("Bearer {value}")),
             Auth::Header(header) => (
                 HeaderName::from_bytes(header.as_bytes()).map_err(|error| error.to_string())?,
                 value,
@@ -95,6 +108,7 @@ impl Credentials {
                 let value = account.authorization(client).await?;
                 request.headers_mut().insert(header::AUTHORIZATION, value);
             }
+            Self::Signature(keys) => keys.sign(request, SystemTime::now())?,
         }
         Ok(())
     }
@@ -102,7 +116,7 @@ impl Credentials {
     /// Told when the provider has not accepted them: what can be had anew is not kept.
     pub fn refused(&self) {
         match self {
-            Self::None | Self::Header(..) => {}
+            Self::None | Self::Header(..) | Self::Signature(_) => {}
             Self::ServiceAccount(account) => account.refused(),
         }
     }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 use tokens::{Encoding, Factor, ImageRule, Tokenizer};
 
 use crate::{
+    credentials::AWS_KEYS,
     price_file::{self, HoursFile, ServiceTierFile, TierFile, VersionFile},
     settings::{Finding, finding_of_toml},
 };
@@ -67,6 +68,9 @@ pub enum Auth {
     Header(String),
     /// A token of Google's cloud; the variable has the path of the credentials file, or its text.
     ServiceAccount,
+    /// As Amazon's clients do it: the key as a bearer where there is one, else a signature with
+    /// `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and, where it is set, `AWS_SESSION_TOKEN`.
+    Aws,
 }
 
 impl<'de> Deserialize<'de> for Auth {
@@ -77,10 +81,11 @@ impl<'de> Deserialize<'de> for Auth {
             Word(String),
             Table { header: String },
         }
-        let wrong = "auth is \"bearer\", \"service_account\" or { header = \"api-key\" }";
+        let wrong = "auth is \"bearer\", \"service_account\", \"aws\" or { header = \"api-key\" }";
         match Written::deserialize(deserializer).map_err(|_| D::Error::custom(wrong))? {
             Written::Word(word) if word == "bearer" => Ok(Self::Bearer),
             Written::Word(word) if word == "service_account" => Ok(Self::ServiceAccount),
+            Written::Word(word) if word == "aws" => Ok(Self::Aws),
             Written::Table { header }
                 if !header.is_empty()
                     && header
@@ -203,6 +208,16 @@ impl ProviderFile {
             rest = behind;
         }
         names
+    }
+
+    /// The variables that it waits for, where `set` says which have a value.
+    #[must_use]
+    pub fn missing(&self, set: impl Fn(&str) -> bool) -> Vec<&str> {
+        let signs = self.auth == Auth::Aws && AWS_KEYS.into_iter().all(&set);
+        let key = self.api_key_env.as_deref().filter(|_| signs);
+        let mut missing = self.variables();
+        missing.retain(|name| !set(name) && Some(*name) != key);
+        missing
     }
 
     /// The base URL with its variables replaced.
@@ -573,6 +588,21 @@ price = { prompt = "2.50", completion = "10.00", cached_prompt = "1.25" }
         assert_eq!(
             messages(&odd),
             ["acme.toml:7: the quirk usage_how has no meaning in this dialect; remove it"]
+        );
+    }
+
+    #[test]
+    fn a_pair_of_keys_stands_in_for_a_key() {
+        let text = ACME.replace("[[models]]", "auth = \"aws\"\n[[models]]");
+        let file = ProviderFile::parse("acme.toml", &text).unwrap();
+        let missing = |names: &[&str]| file.missing(|name| names.contains(&name)).len();
+        assert_eq!(missing(&["ACME_API_KEY"]), 0);
+        assert_eq!(missing(&["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]), 0);
+        assert_eq!(missing(&["AWS_ACCESS_KEY_ID"]), 1);
+        let bearer = ProviderFile::parse("acme.toml", ACME).unwrap();
+        assert_eq!(
+            bearer.missing(|name| name != "ACME_API_KEY"),
+            ["ACME_API_KEY"]
         );
     }
 

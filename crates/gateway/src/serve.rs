@@ -254,7 +254,7 @@ async fn demo(
     let set = |name: &str| variable(name).is_some_and(|value| !value.is_empty());
     let any = files
         .iter()
-        .any(|(_, file)| !file.models.is_empty() && file.variables().into_iter().all(set));
+        .any(|(_, file)| !file.models.is_empty() && file.missing(set).is_empty());
     if any && !settings.demo {
         return Ok(None);
     }

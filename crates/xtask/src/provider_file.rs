@@ -41,6 +41,8 @@ pub(crate) enum Auth {
     Header(String),
     /// A token of Google's cloud, by the credentials file that the variable names.
     ServiceAccount,
+    /// A bearer, or a signature with Amazon's keys.
+    Aws,
 }
 
 /// The closed vocabulary of deviations from the dialect.
