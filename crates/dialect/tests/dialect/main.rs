@@ -13,6 +13,8 @@ mod cutting;
 #[cfg(test)]
 mod encoding;
 #[cfg(test)]
+mod every_recording;
+#[cfg(test)]
 mod framing;
 #[cfg(test)]
 mod gemini_requests;
@@ -20,6 +22,8 @@ mod gemini_requests;
 mod gemini_streams;
 #[cfg(test)]
 mod goldens;
+#[cfg(test)]
+mod oddities;
 #[cfg(test)]
 mod ollama;
 #[cfg(test)]

@@ -36,7 +36,7 @@ name = \"acme\"                      # lower case letters, digits, dashes
 dialect = \"openai\"                 # what it speaks: openai, anthropic, gemini, cohere, ollama, bedrock …
 base_url = \"https://api.acme.example/v1\"   # ${NAME} is replaced from the environment
 api_key_env = \"ACME_API_KEY\"       # left out: no key is sent
-auth = \"bearer\"                    # or { header = \"api-key\" }, …, or \"service_account\" (Vertex AI)
+auth = \"bearer\"                    # or { header = \"api-key\" }, …, \"service_account\" (Vertex AI), \"aws\" (Bedrock)
 
 [[models]]
 id = \"acme-large\"                  # what clients ask for
@@ -157,6 +157,15 @@ Where a provider deviates from its dialect, `[quirks]` says how. The words are t
 
 `rename`, `output_limit_field`, `usage_at`, `usage_how`, `reasoning` and `cached` are about the dialect `openai`
 and are refused in files of others.
+
+Azure's older addresses name the deployment in the path and a version in the query. In a copy of `azure-openai.toml` that is
+two lines, and `upstream_id` of a model is the name of its deployment:
+
+```toml
+base_url = \"${AZURE_OPENAI_ENDPOINT}\"
+# under [quirks]
+path = \"/openai/deployments/{model}/chat/completions?api-version=2024-10-21\"
+```
 
 ## The dialect `anthropic`
 
@@ -293,7 +302,9 @@ and cost nothing.
 ## The dialect `bedrock`
 
 The request becomes one of Amazon Bedrock's Converse, or ConverseStream for a stream; the frames of its binary event
-stream are checked and bounded like any event. `AWS_BEARER_TOKEN_BEDROCK` is a Bedrock API key, `AWS_REGION` the region.
+stream are checked and bounded like any event. `AWS_REGION` is the region. `AWS_BEARER_TOKEN_BEDROCK` is a Bedrock API key; without it requests
+are signed (Signature Version 4) with `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and, for keys that are lent,
+`AWS_SESSION_TOKEN`, read at the start. Roles of machines and profiles are not looked up.
 
 | of the client's | becomes |
 |---|---|
@@ -373,6 +384,7 @@ fn quirks(quirks: &Quirks, auth: &Auth) -> String {
         Auth::Bearer => {}
         Auth::Header(header) => words.push(format!("key in the header `{header}`")),
         Auth::ServiceAccount => words.push("a token by a service account".to_owned()),
+        Auth::Aws => words.push("without the key, signed with Amazon's keys".to_owned()),
     }
     let named = |what: &str, members: &[String]| {
         let members: Vec<String> = members.iter().map(|member| format!("`{member}`")).collect();
