@@ -131,11 +131,7 @@ impl Writer {
             let ahead = std::mem::take(&mut batch.ahead);
             let error = match self.attempt(batch, ahead).await {
                 Attempt::Done(outcome, asked) => {
-                    if let Some(since) =
-                        failing_since.map(|since| clock::now().duration_since(since))
-                    {
-                        tracing::info!(away_ms = since.as_millis(), "the database is back");
-                    }
+                    tell_return(failing_since);
                     return Some((outcome, asked));
                 }
                 Attempt::Before => match in_doubt.take() {
@@ -388,6 +384,14 @@ impl Writer {
         let lag = clock::now().saturating_duration_since(since);
         let figures = self.figures.lock();
         figures.unwrap_or_else(PoisonError::into_inner).lag = lag;
+    }
+}
+
+/// Says that the database is back, where it was away.
+fn tell_return(failing_since: Option<Instant>) {
+    if let Some(since) = failing_since {
+        let away = clock::now().duration_since(since);
+        tracing::info!(away_ms = away.as_millis(), "the database is back");
     }
 }
 
