@@ -337,21 +337,6 @@ fn served(provider: &Arc<Provider>, model: &ModelFile) -> Result<Model, String> 
         .at(Timestamp::now().as_second())
         .map(|offer| offer.standard())
         .map(|priced| (Arc::clone(&priced.price), priced.id));
-    let image_prices = model
-        .image_prices
-        .iter()
-        .map(|one| {
-            let price = Price::new(one.price.clone(), Vec::new())?;
-            let id = price.id()?;
-            Ok(ImagePrice {
-                size: one.size.clone(),
-                quality: one.quality.clone(),
-                default: one.default,
-                price: (Arc::new(price), id),
-            })
-        })
-        .collect::<Result<_, billing::PriceError>>()
-        .map_err(|error| format!("model {:?}: image_prices: {error}", model.id))?;
     let tokenizer = model.tokenizer();
     let upstream_id = model.upstream_id.as_deref().unwrap_or(&model.id);
     let image_rule = model
@@ -400,8 +385,27 @@ fn served(provider: &Arc<Provider>, model: &ModelFile) -> Result<Model, String> 
         deprecated: model.deprecated,
         prices,
         price,
-        image_prices,
+        image_prices: image_prices(model)?,
     })
+}
+
+/// The prices of a model's images that differ by size and quality.
+fn image_prices(model: &ModelFile) -> Result<Vec<ImagePrice>, String> {
+    model
+        .image_prices
+        .iter()
+        .map(|one| {
+            let price = Price::new(one.price.clone(), Vec::new())?;
+            let id = price.id()?;
+            Ok(ImagePrice {
+                size: one.size.clone(),
+                quality: one.quality.clone(),
+                default: one.default,
+                price: (Arc::new(price), id),
+            })
+        })
+        .collect::<Result<_, billing::PriceError>>()
+        .map_err(|error| format!("model {:?}: image_prices: {error}", model.id))
 }
 
 #[cfg(test)]
