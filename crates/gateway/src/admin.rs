@@ -4,6 +4,7 @@ pub mod accounts;
 pub mod audit;
 pub mod charges;
 pub mod credits;
+pub mod drift;
 pub mod factors;
 pub mod keys;
 pub mod metadata;
@@ -36,6 +37,7 @@ pub fn router(app: Shared) -> Router<Shared> {
         .route("/keys/{id}/credits", post(credits::add_to_key))
         .route("/charges", get(charges::list))
         .route("/usage", get(charges::usage))
+        .route("/drift", get(drift::report))
         .route("/audit", get(audit::prove))
         .route("/settlements", get(settlements::list))
         .route("/settlements/{id}/resolve", post(settlements::resolve))

@@ -329,12 +329,7 @@ impl Store {
         let mut reader = self.read().await?;
         let mut link = reader.link();
         refuse_parts_of_closed_months(&mut link, filter).await?;
-        let day_text = match link.flavor() {
-            Flavor::Sqlite => "strftime('%Y-%m-%d', created_at / 1000000, 'unixepoch')",
-            Flavor::Postgres => {
-                "to_char(to_timestamp(created_at / 1000000) AT TIME ZONE 'UTC', 'YYYY-MM-DD')"
-            }
-        };
+        let day_text = day_of(link.flavor());
         let rows: Vec<SumRow> = link
             .all(sums(filter, by).with(DAY, day_text).int(SUMS_MAX + 1))
             .await?;
@@ -432,7 +427,17 @@ pub(crate) async fn month_page(
 }
 
 /// Stands for the day of a charge, which the databases spell differently.
-const DAY: &str = "{day}";
+pub(crate) const DAY: &str = "{day}";
+
+/// What [`DAY`] stands for.
+pub(crate) const fn day_of(flavor: Flavor) -> &'static str {
+    match flavor {
+        Flavor::Sqlite => "strftime('%Y-%m-%d', created_at / 1000000, 'unixepoch')",
+        Flavor::Postgres => {
+            "to_char(to_timestamp(created_at / 1000000) AT TIME ZONE 'UTC', 'YYYY-MM-DD')"
+        }
+    }
+}
 
 impl GroupBy {
     fn column(self) -> &'static str {
@@ -457,7 +462,7 @@ impl GroupBy {
 
 /// The WHERE clause of a filter over charges and what binds its arguments. Times are looked up
 /// through the id, whose leading bits are the time of admission.
-fn condition(filter: &ChargeFilter) -> (String, impl FnOnce(Sql) -> Sql) {
+pub(crate) fn condition(filter: &ChargeFilter) -> (String, impl FnOnce(Sql) -> Sql) {
     let (facts, bind_facts) = facts_condition(filter);
     let mut text = vec!["id >= ?", "id < ?"];
     text.extend(facts);

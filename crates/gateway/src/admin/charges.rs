@@ -212,7 +212,7 @@ pub async fn usage(
     Ok(Json(List::slice(sums, limit, start)))
 }
 
-fn filter(query: &mut Parameters) -> Result<ChargeFilter, ApiError> {
+pub(super) fn filter(query: &mut Parameters) -> Result<ChargeFilter, ApiError> {
     Ok(ChargeFilter {
         account_id: query.parsed("account_id")?,
         key_id: query.parsed("key_id")?,

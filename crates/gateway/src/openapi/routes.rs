@@ -420,6 +420,18 @@ pub(crate) const ROUTES: &[Route] = &[
         "The sums.",
         &[(JSON, list::<admin::charges::UsageSumView>)],
     )]),
+    operator(
+        "get",
+        "/admin/v1/drift",
+        "reportDrift",
+        "Our counts beside the providers' reports, by day and model, newest day first.",
+    )
+    .query(CHARGE_FILTERS)
+    .gives(&[(
+        "200",
+        "A page of days and models.",
+        &[(JSON, list::<admin::drift::DriftView>)],
+    )]),
     operator("get", "/admin/v1/audit", "audit", "Prove the books.").gives(&[(
         "200",
         "What the proof found, balanced or not.",

@@ -93,6 +93,15 @@ async fn what_is_sold_by_the_piece_is_kept_and_summed(world: World) {
     };
     assert_eq!((sums[0].usage, sums[0].cost), (both, n(20)));
     assert_eq!(sums[0].provider_cost, n(17));
+    let drift = world.store.drift(&ChargeFilter::default()).await.unwrap();
+    let [day] = &drift[..] else {
+        panic!("{drift:?}");
+    };
+    assert_eq!((day.requests, day.reported_requests), (2, 2));
+    assert_eq!(day.compared_requests, 1);
+    assert_eq!((day.counted.prompt, day.reported.prompt), (8, 0));
+    assert_eq!((day.counted.completion, day.reported.completion), (11, 10));
+    assert_eq!((day.charged, day.provider_cost), (n(20), n(17)));
     assert!(ledger.shutdown(Duration::from_secs(10)).await);
     world.balanced().await;
 }
