@@ -27,6 +27,8 @@ pub(crate) struct Facts {
     pub(crate) price: Price,
     /// Prices for prompts longer than the key, which hold for the whole request.
     pub(crate) tiers: BTreeMap<u64, Price>,
+    /// Prices of service tiers, by their names in a provider file, and those for long prompts.
+    pub(crate) service: BTreeMap<&'static str, (Price, BTreeMap<u64, Price>)>,
     /// Fee of a search with little context, in dollars.
     pub(crate) search_fee: Option<Decimal>,
 }

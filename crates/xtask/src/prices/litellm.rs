@@ -33,6 +33,12 @@ const PER_PIECE: [(&str, Kind, i32); 4] = [
     ("input_cost_per_character", Kind::Character, 6),
     ("input_cost_per_query", Kind::Search, 0),
 ];
+/// What the members of a service tier end in, and the tier's name in a provider file.
+const SERVICE_TIERS: [(&str, &str); 3] = [
+    ("_batches", "batch"),
+    ("_flex", "flex"),
+    ("_priority", "priority"),
+];
 /// The endpoint that a chat model must be served on, where the table names any.
 const ENDPOINT: &str = "/v1/chat/completions";
 /// What fits into a model whose table row does not say so, because nothing is counted by it.
@@ -121,6 +127,7 @@ fn facts(id: &str, row: &Row, endpoints: Vec<&'static str>) -> Result<Facts, Str
         ends: text(row, "deprecation_date"),
         price: base,
         tiers: BTreeMap::new(),
+        service: BTreeMap::new(),
         search_fee: search_fee(row)?,
     };
     for above in thresholds(row) {
@@ -128,6 +135,14 @@ fn facts(id: &str, row: &Row, endpoints: Vec<&'static str>) -> Result<Facts, Str
         facts
             .tiers
             .insert(above.saturating_mul(1_000), price(row, &suffix)?);
+    }
+    for (ending, tier) in SERVICE_TIERS {
+        let mut long = BTreeMap::new();
+        for above in thresholds(row) {
+            let suffix = format!("_above_{above}k_tokens{ending}");
+            long.insert(above.saturating_mul(1_000), price(row, &suffix)?);
+        }
+        facts.service.insert(tier, (price(row, ending)?, long));
     }
     ranges(row, &mut facts)?;
     Ok(facts)
@@ -274,6 +289,7 @@ mod tests {
                 "cache_read_input_token_cost":null,"input_cost_per_token_batches":1,
                 "input_cost_per_token_above_200k_tokens":2.6e-10,"output_cost_per_token_above_200k_tokens":5e-06,
                 "input_cost_per_token_above_200k_tokens_priority":9,
+                "input_cost_per_token_flex":1e-10,"output_cost_per_token_flex":1e-06,
                 "supports_reasoning":true,"deprecation_date":"2027-01-01"}}"#,
         );
         assert_eq!(found.len(), 1);
@@ -288,6 +304,14 @@ mod tests {
         assert_eq!(
             shown(&facts.tiers[&200_000]),
             "prompt 0.00026, completion 5"
+        );
+        assert_eq!(
+            shown(&facts.service["flex"].0),
+            "prompt 0.0001, completion 1"
+        );
+        assert_eq!(
+            shown(&facts.service["priority"].1[&200_000]),
+            "prompt 9000000"
         );
         assert!(facts.reasons);
         assert_eq!(facts.ends.as_deref(), Some("2027-01-01"));

@@ -23,6 +23,8 @@ pub(crate) struct Model {
     pub(crate) deprecated: bool,
     pub(crate) price: Price,
     pub(crate) tiers: BTreeMap<u64, Price>,
+    /// Prices of service tiers, and those for long prompts.
+    pub(crate) service: BTreeMap<&'static str, (Price, BTreeMap<u64, Price>)>,
 }
 
 /// Why a row of the table is not in the provider file.
@@ -75,6 +77,11 @@ pub(crate) fn model(facts: Facts, plan: &Provider, taken: &str) -> Result<Model,
     if plan.search_fee {
         base.insert(Kind::Request, facts.search_fee.ok_or(LeftOut::NoPrice)?);
     }
+    if plan.search_price
+        && let Some(fee) = facts.search_fee
+    {
+        base.insert(Kind::Search, fee);
+    }
     let price = cleaned(base.clone(), free, chats)?;
     let mut tiers = BTreeMap::new();
     for (above, amounts) in facts.tiers {
@@ -84,6 +91,12 @@ pub(crate) fn model(facts: Facts, plan: &Provider, taken: &str) -> Result<Model,
         let tier = cleaned(whole, free, chats)?;
         if tier != price {
             tiers.insert(above, tier);
+        }
+    }
+    let mut service = BTreeMap::new();
+    for (name, (own, long)) in facts.service {
+        if let Some(priced) = service_tier(name, own, &long, &price, &tiers) {
+            service.insert(name, priced);
         }
     }
     let mut model = Model {
@@ -105,10 +118,50 @@ pub(crate) fn model(facts: Facts, plan: &Provider, taken: &str) -> Result<Model,
                 .is_some_and(|day| day.as_str() < year_after(taken).as_str()),
         price,
         tiers,
+        service,
         id: facts.id,
     };
     apply_rules(&mut model, plan);
     Ok(model)
+}
+
+/// The prices of a service tier, where the table has them for prompt and completion. What it leaves
+/// out costs as without the tier where that is cheaper (batch, flex), and as the prompt or the
+/// completion where it is dearer; a long prompt costs at least what it does without the tier.
+fn service_tier(
+    name: &str,
+    own: Price,
+    long: &BTreeMap<u64, Price>,
+    plain: &Price,
+    tiers: &BTreeMap<u64, Price>,
+) -> Option<(Price, BTreeMap<u64, Price>)> {
+    let dearer = name == "priority";
+    let whole = |mut own: Price, plain: &Price| {
+        for (kind, amount) in plain {
+            let kept = !dearer || matches!(kind, Kind::Request | Kind::Search);
+            if kept && !own.contains_key(kind) {
+                own.insert(*kind, *amount);
+            }
+        }
+        cleaned(own, false, true).ok()
+    };
+    if !(own.contains_key(&Kind::Prompt) && own.contains_key(&Kind::Completion)) {
+        return None;
+    }
+    let price = whole(own, plain)?;
+    let mut priced = BTreeMap::new();
+    for (above, plain) in tiers {
+        let own = long.get(above).cloned().unwrap_or_default();
+        let complete = own.contains_key(&Kind::Prompt) && own.contains_key(&Kind::Completion);
+        // Without prices of its own a long prompt is served, and priced, without the tier.
+        let own = if complete {
+            whole(own, plain)?
+        } else {
+            plain.clone()
+        };
+        priced.insert(*above, own);
+    }
+    (price != *plain || priced != *tiers).then_some((price, priced))
 }
 
 /// The price without what adds nothing, or why there is none.
@@ -332,6 +385,27 @@ mod tests {
             (Kind::CachedPrompt, "0.1"),
         ];
         assert_eq!(made.tiers, BTreeMap::from([(100, amounts(&expected))]));
+    }
+
+    #[test]
+    fn a_service_tier_needs_prices_and_is_never_too_cheap() {
+        let mut row = facts("2", "8");
+        row.price.insert(Kind::CachedPrompt, "0.2".parse().unwrap());
+        row.tiers.insert(100, amounts(&[(Kind::Prompt, "4")]));
+        let own =
+            |prompt, completion| amounts(&[(Kind::Prompt, prompt), (Kind::Completion, completion)]);
+        row.service.insert("flex", (own("1", "4"), BTreeMap::new()));
+        row.service
+            .insert("priority", (own("3", "12"), BTreeMap::new()));
+        row.service
+            .insert("batch", (amounts(&[(Kind::Prompt, "1")]), BTreeMap::new()));
+        let made = model(row, &plan(""), TAKEN).unwrap();
+        let (flex, flex_long) = &made.service["flex"];
+        assert_eq!(flex[&Kind::CachedPrompt], "0.2".parse().unwrap());
+        assert_eq!(flex_long, &made.tiers);
+        // Cached tokens cost what fresh ones cost there.
+        assert_eq!(made.service["priority"].0, own("3", "12"));
+        assert!(!made.service.contains_key("batch"));
     }
 
     #[test]

@@ -74,6 +74,9 @@ pub(crate) struct Provider {
     /// Whether the table's fee for a search with little context is a fee of every request.
     #[serde(default)]
     pub(crate) search_fee: bool,
+    /// Whether the table's fee for a search is what each search costs that the provider reports.
+    #[serde(default)]
+    pub(crate) search_price: bool,
     /// Takes only rows that name their source: tables keep rows of models long gone, mostly without one.
     #[serde(default)]
     pub(crate) sourced_only: bool,

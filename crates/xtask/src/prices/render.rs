@@ -75,18 +75,26 @@ fn write_model(text: &mut String, model: &Model) {
         text.push_str("deprecated = true\n");
     }
     let _ = writeln!(text, "price = {}", price(&model.price));
-    if model.tiers.is_empty() {
-        return;
+    if !model.tiers.is_empty() {
+        text.push_str("price_tiers = [\n");
+        for (above, amounts) in &model.tiers {
+            let _ = writeln!(text, "    {},", tier(*above, amounts));
+        }
+        text.push_str("]\n");
     }
-    text.push_str("price_tiers = [\n");
-    for (above, amounts) in &model.tiers {
-        let _ = writeln!(
-            text,
-            "    {{ above_prompt_tokens = {above}, whole_request = true, price = {} }},",
-            price(amounts)
-        );
+    for (name, (amounts, tiers)) in &model.service {
+        let _ = write!(text, "service_tiers.{name} = {{ price = {}", price(amounts));
+        if !tiers.is_empty() {
+            let tiers: Vec<_> = tiers.iter().map(|(above, p)| tier(*above, p)).collect();
+            let _ = write!(text, ", price_tiers = [{}]", tiers.join(", "));
+        }
+        text.push_str(" }\n");
     }
-    text.push_str("]\n");
+}
+
+fn tier(above: u64, amounts: &Price) -> String {
+    let price = price(amounts);
+    format!("{{ above_prompt_tokens = {above}, whole_request = true, price = {price} }}")
 }
 
 fn price(price: &Price) -> String {
@@ -128,6 +136,7 @@ mod tests {
             deprecated: true,
             price: amounts("0.00013"),
             tiers: BTreeMap::from([(200_000, amounts("5"))]),
+            service: BTreeMap::from([("flex", (amounts("0.00007"), BTreeMap::new()))]),
         }
     }
 
@@ -145,7 +154,8 @@ mod tests {
             "{}{MARKER}\n\n[[models]]\nid = \"acme-large\"\ntokenizer = \"cl100k_base\"\ntoken_factor = 1100\n\
              context_window = 128000\nmax_output_tokens = 16384\nhidden_output = true\nfeatures = {{ sampling = false }}\nimage_rule = \"gpt-4o\"\n\
              deprecated = true\nprice = {{ prompt = \"0.00013\", completion = \"10\" }}\nprice_tiers = [\n    \
-             {{ above_prompt_tokens = 200000, whole_request = true, price = {{ prompt = \"5\", completion = \"10\" }} }},\n]\n",
+             {{ above_prompt_tokens = 200000, whole_request = true, price = {{ prompt = \"5\", completion = \"10\" }} }},\n]\n\
+             service_tiers.flex = {{ price = {{ prompt = \"0.00007\", completion = \"10\" }} }}\n",
             head()
                 .replace("prices_from = \"old\"", "prices_from = \"litellm 1.2.3\"")
                 .replace("prices_taken = \"old\"", "prices_taken = \"2026-11-22\"")
