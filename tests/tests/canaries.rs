@@ -37,6 +37,11 @@ fn canaries() -> Vec<(&'static str, Value)> {
             chat("hidden", json!({"stream": true})),
         ),
         ("/v1/chat/completions", chat("fee", json!({}))),
+        ("/v1/responses", json!({"model": "m", "input": "a"})),
+        (
+            "/v1/responses",
+            json!({"model": "m", "input": "a", "stream": true}),
+        ),
         ("/v1/messages", chat("m", json!({"max_tokens": 5}))),
         ("/v1/messages", chat("claude", json!({"max_tokens": 5}))),
         ("/v1/completions", json!({"model": "text", "prompt": "a"})),

@@ -31,5 +31,6 @@ mod passing;
 mod payment;
 mod prices;
 mod replicas;
+mod responses;
 mod restart;
 mod sse;

@@ -101,7 +101,8 @@ async fn a_message_over_a_chat_model_is_charged_as_a_chat() {
                     "cache_read_input_tokens": 0,
                     "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0},
                     "output_tokens": 7, "output_tokens_details": {"thinking_tokens": 0},
-                    "cost": tokens_cost(PROMPT_TOKENS + 7)}})
+                    "cost": tokens_cost(PROMPT_TOKENS + 7),
+                    "cost_details": {"prompt": tokens_cost(PROMPT_TOKENS), "completion": tokens_cost(7)}}})
         );
         let charge = gateway.charge(&customer).await;
         assert_eq!(charge["endpoint"], "messages");
@@ -378,6 +379,8 @@ async fn a_provider_of_the_clients_own_dialect_gets_and_gives_every_byte() {
         .script("claude", Script::new().raw(whole.to_string()));
     let mut expected = whole;
     expected["usage"]["cost"] = json!(tokens_cost(11));
+    expected["usage"]["cost_details"] =
+        json!({"prompt": tokens_cost(9), "completion": tokens_cost(2)});
     let answer = plain(&gateway, &customer, &ask("claude", json!({}))).await;
     assert_eq!(answer.expect(200).json(), expected);
     gateway.finish().await;

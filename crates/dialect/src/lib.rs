@@ -28,6 +28,7 @@ mod pair;
 mod parts;
 mod quirks;
 mod request;
+mod responses;
 mod service_tier;
 mod source;
 mod sse;
@@ -63,8 +64,11 @@ pub use origin::Origin;
 pub use pair::{ClientRequest, Pair};
 pub use quirks::{Clamp, Convention, OutputLimitField, Pointer, Quirks, UsageHow};
 pub use request::{ChatRequest, RequestLimits};
+pub use responses::ResponsesRequest;
 pub use sse::{DONE, DONE_EVENT, EVENT_BYTES_MAX, SseEvent, SseFramer, write_event};
-pub use writer::{ChatWriter, MessagesStream, NativeMessagesStream, StreamNames, StreamWriter};
+pub use writer::{
+    ChatWriter, MessagesStream, NativeMessagesStream, ResponsesStream, StreamNames, StreamWriter,
+};
 
 /// A wire language that providers speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

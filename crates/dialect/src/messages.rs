@@ -6,6 +6,7 @@
 mod answer;
 mod bill;
 mod blocks;
+mod calls;
 mod compose;
 mod reason;
 mod request;
@@ -14,5 +15,8 @@ mod tools;
 mod writer;
 
 pub(crate) use answer::{answer, native_answer};
+pub(crate) use calls::{RawCall, RawChunk};
+pub(crate) use compose::Writing;
 pub use request::{Composed, Composing, MessagesRequest};
+pub(crate) use request::{literal, member};
 pub(crate) use writer::{MessagesWriter, NativeMessagesWriter};

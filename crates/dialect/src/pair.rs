@@ -13,6 +13,7 @@ use crate::openai::{Answer, Edit, WireRequest};
 use crate::origin::Origin;
 use crate::quirks::Quirks;
 use crate::request::{ChatRequest, RequestLimits};
+use crate::responses::{self, ResponsesRequest};
 use crate::writer::{StreamNames, StreamWriter};
 use crate::{Decoder, Dialect};
 
@@ -31,6 +32,8 @@ pub enum ClientRequest<'a> {
     Chat(ChatRequest<'a>),
     /// Anthropic's Messages.
     Messages(MessagesRequest<'a>),
+    /// OpenAI's Responses.
+    Responses(ResponsesRequest<'a>),
 }
 
 impl Pair {
@@ -96,9 +99,8 @@ impl Pair {
         match self.client {
             ClientDialect::Messages if self.native => StreamWriter::native_messages(names),
             ClientDialect::Messages => StreamWriter::messages(names),
-            ClientDialect::Chat | ClientDialect::Responses => {
-                StreamWriter::chat(names, include_usage)
-            }
+            ClientDialect::Chat => StreamWriter::chat(names, include_usage),
+            ClientDialect::Responses => StreamWriter::responses(names),
         }
     }
 
@@ -108,7 +110,8 @@ impl Pair {
         match self.client {
             ClientDialect::Messages if self.native => messages::native_answer(answer, bill),
             ClientDialect::Messages => messages::answer(answer, bill, names),
-            ClientDialect::Chat | ClientDialect::Responses => answer.with_bill(bill),
+            ClientDialect::Chat => answer.with_bill(bill),
+            ClientDialect::Responses => responses::answer(answer, bill, names),
         }
     }
 }
@@ -124,10 +127,9 @@ impl<'a> ClientRequest<'a> {
         limits: &RequestLimits,
     ) -> Result<Self, RequestError> {
         match client {
-            ClientDialect::Chat | ClientDialect::Responses => {
-                ChatRequest::parse(body, limits).map(Self::Chat)
-            }
+            ClientDialect::Chat => ChatRequest::parse(body, limits).map(Self::Chat),
             ClientDialect::Messages => MessagesRequest::parse(body, limits).map(Self::Messages),
+            ClientDialect::Responses => ResponsesRequest::parse(body, limits).map(Self::Responses),
         }
     }
 
@@ -137,6 +139,16 @@ impl<'a> ClientRequest<'a> {
         match self {
             Self::Chat(request) => request.model(),
             Self::Messages(request) => request.model(),
+            Self::Responses(request) => request.model(),
+        }
+    }
+
+    /// What an answer repeats of it; empty where it repeats nothing.
+    #[must_use]
+    pub fn repeated(&self) -> String {
+        match self {
+            Self::Chat(_) | Self::Messages(_) => String::new(),
+            Self::Responses(request) => request.repeated(),
         }
     }
 
@@ -148,6 +160,7 @@ impl<'a> ClientRequest<'a> {
         match self {
             Self::Chat(_) => Ok(None),
             Self::Messages(request) => request.compose(target).map(Some),
+            Self::Responses(request) => request.compose(target).map(Some),
         }
     }
 
@@ -163,7 +176,7 @@ impl<'a> ClientRequest<'a> {
         betas: &[&str],
     ) -> Result<Option<WireRequest>, RequestError> {
         match self {
-            Self::Chat(_) => Ok(None),
+            Self::Chat(_) | Self::Responses(_) => Ok(None),
             Self::Messages(request) => {
                 anthropic::native::encode(request, edit, quirks, betas).map(Some)
             }

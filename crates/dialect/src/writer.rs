@@ -7,6 +7,7 @@ use crate::client::{Bill, ChunkTemplate, ErrorBody, usage_json};
 use crate::client_dialect::ClientDialect;
 use crate::messages::{MessagesWriter, NativeMessagesWriter};
 use crate::openai::Chunk;
+use crate::responses::ResponsesWriter;
 use crate::sse::write_event;
 
 /// What a stream is called where its provider does not say.
@@ -18,6 +19,8 @@ pub struct StreamNames {
     pub created: u64,
     /// The model's name.
     pub model: String,
+    /// What a response repeats of its request; empty for other dialects.
+    pub repeated: String,
 }
 
 /// Writes one stream in a client's dialect.
@@ -29,7 +32,13 @@ pub enum StreamWriter {
     Messages(MessagesStream),
     /// Anthropic's Messages, as the provider sends them.
     NativeMessages(NativeMessagesStream),
+    /// OpenAI's Responses, composed out of chunks.
+    Responses(ResponsesStream),
 }
+
+/// Composes the events of one response.
+#[derive(Debug)]
+pub struct ResponsesStream(Box<ResponsesWriter>);
 
 /// Composes the events of one message.
 #[derive(Debug)]
@@ -62,12 +71,18 @@ impl StreamWriter {
         ))))
     }
 
+    /// A stream of a response's events out of chunks.
+    pub(crate) fn responses(names: StreamNames) -> Self {
+        Self::Responses(ResponsesStream(Box::new(ResponsesWriter::new(names))))
+    }
+
     /// What its client speaks.
     #[must_use]
     pub const fn dialect(&self) -> ClientDialect {
         match self {
             Self::Chat(_) => ClientDialect::Chat,
             Self::Messages(_) | Self::NativeMessages(_) => ClientDialect::Messages,
+            Self::Responses(_) => ClientDialect::Responses,
         }
     }
 
@@ -76,7 +91,7 @@ impl StreamWriter {
     pub fn bills(&self, chunk: &Chunk) -> bool {
         match self {
             Self::Chat(writer) => writer.include_usage && chunk.usage().is_some(),
-            Self::Messages(_) => false,
+            Self::Messages(_) | Self::Responses(_) => false,
             Self::NativeMessages(_) => chunk.finishes(),
         }
     }
@@ -86,6 +101,7 @@ impl StreamWriter {
         match self {
             Self::Chat(writer) => writer.chunk(chunk, bill, out),
             Self::Messages(stream) => stream.0.chunk(chunk, out),
+            Self::Responses(stream) => stream.0.chunk(chunk, out),
             Self::NativeMessages(stream) => stream.0.chunk(chunk, bill, out),
         }
     }
@@ -96,6 +112,11 @@ impl StreamWriter {
             Self::Chat(_) => write_event(out, &chunk.cut(keep)),
             Self::Messages(stream) => {
                 // A chunk that was cut is a chunk: of the same shape, with less in it.
+                if let Ok(cut) = Chunk::read(chunk.cut(keep).into()) {
+                    stream.0.chunk(&cut, out);
+                }
+            }
+            Self::Responses(stream) => {
                 if let Ok(cut) = Chunk::read(chunk.cut(keep).into()) {
                     stream.0.chunk(&cut, out);
                 }
@@ -117,6 +138,7 @@ impl StreamWriter {
                 out.put_slice(ClientDialect::Chat.stream_end());
             }
             Self::Messages(stream) => stream.0.complete(bill, out),
+            Self::Responses(stream) => stream.0.complete(bill, out),
             Self::NativeMessages(stream) => stream.0.complete(bill, out),
         }
     }
@@ -139,6 +161,7 @@ impl StreamWriter {
                 out.put_slice(ClientDialect::Chat.stream_end());
             }
             Self::Messages(stream) => stream.0.fail(error, status, bill, out),
+            Self::Responses(stream) => stream.0.fail(error, status, bill, out),
             Self::NativeMessages(stream) => stream.0.fail(error, status, bill, out),
         }
     }

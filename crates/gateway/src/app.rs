@@ -76,6 +76,7 @@ pub fn router(app: Shared) -> Router {
         .route("/v1/embeddings", forwarded::handler(Endpoint::Embeddings))
         .route("/v1/moderations", forwarded::handler(Endpoint::Moderations))
         .route("/v1/rerank", forwarded::handler(Endpoint::Rerank))
+        .route("/v1/responses", post(chat::respond))
         .route("/v1/messages", post(messages::create))
         .route("/v1/messages/count_tokens", post(messages::count))
         .route(

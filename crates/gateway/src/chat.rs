@@ -76,6 +76,18 @@ pub async fn complete(State(app): State<Shared>, request: Request) -> Result<Res
     serve(app, request, speaks).await
 }
 
+/// `POST /v1/responses`: answers a request of OpenAI's Responses, plain or streamed, over any model.
+///
+/// # Errors
+/// Every row of CONTRACT 3.
+pub async fn respond(State(app): State<Shared>, request: Request) -> Result<Response, ApiError> {
+    let speaks = Speaks {
+        client: ClientDialect::Responses,
+        endpoint: Endpoint::Chat,
+    };
+    serve(app, request, speaks).await
+}
+
 /// What a client asks for, and how it says it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Speaks {
@@ -180,7 +192,7 @@ impl targets::Attempt for Chat<'_> {
         let (parsed, composed);
         let (request, body) = match said {
             ClientRequest::Chat(request) => (request, &asked.body),
-            ClientRequest::Messages(_) => {
+            ClientRequest::Messages(_) | ClientRequest::Responses(_) => {
                 composed = compose(said, pair, model)?;
                 parsed = ChatRequest::parse(&composed, &RequestLimits::default())
                     .map_err(ApiError::from)?;
@@ -333,6 +345,7 @@ impl Attempt<'_> {
             request_id: self.watched.request_id().to_string(),
             created: unix_seconds(),
             model: self.model.id.to_string(),
+            repeated: self.said.repeated(),
         }
     }
 

@@ -31,21 +31,41 @@ const TRANSLATED: [&str; 15] = [
 const NO_EFFECT: [&str; 3] = ["cache_control", "context_management", "service_tier"];
 
 /// The body being written, and the first thing that it cannot say.
-pub(super) struct Writing<'a> {
+pub(crate) struct Writing<'a> {
     pub(super) target: &'a Composing<'a>,
-    pub(super) beyond: Option<RequestError>,
+    pub(crate) beyond: Option<RequestError>,
     json: String,
 }
 
-impl Writing<'_> {
+impl<'a> Writing<'a> {
+    /// Begins a body; `bytes` is about how long it will be.
+    pub(crate) fn begin(target: &'a Composing<'a>, bytes: usize) -> Self {
+        let mut json = String::with_capacity(bytes + 256);
+        json.push('{');
+        Self {
+            target,
+            beyond: None,
+            json,
+        }
+    }
+
+    /// The chat request.
+    pub(crate) fn end(mut self) -> Composed {
+        self.json.push('}');
+        Composed {
+            body: Bytes::from(self.json),
+            beyond: self.beyond,
+        }
+    }
+
     /// Something that chat requests have no words for.
-    pub(super) fn beyond(&mut self, param: impl Into<String>, message: &'static str) {
+    pub(crate) fn beyond(&mut self, param: impl Into<String>, message: &'static str) {
         if self.beyond.is_none() {
             self.beyond = Some(RequestError::param(param.into(), message));
         }
     }
 
-    pub(super) fn write(&mut self, name: &str, value: &str) {
+    pub(crate) fn write(&mut self, name: &str, value: &str) {
         if self.json.len() > 1 {
             self.json.push(',');
         }
@@ -54,14 +74,14 @@ impl Writing<'_> {
         self.json.push_str(value);
     }
 
-    fn write_some(&mut self, name: &str, value: Option<&str>) {
+    pub(crate) fn write_some(&mut self, name: &str, value: Option<&str>) {
         if let Some(value) = value {
             self.write(name, value);
         }
     }
 
     /// A hint that is left out where the provider is known not to take it.
-    fn hint(&mut self, name: &str, value: &str) {
+    pub(crate) fn hint(&mut self, name: &str, value: &str) {
         let quirks = self.target.quirks;
         if !quirks.unsupported.iter().any(|other| other == name) {
             self.write(name, value);
@@ -73,12 +93,7 @@ pub(super) fn compose(
     request: &MessagesRequest<'_>,
     target: &Composing<'_>,
 ) -> Result<Composed, RequestError> {
-    let mut body = Writing {
-        target,
-        beyond: None,
-        json: String::with_capacity(request.text().len() + 256),
-    };
-    body.json.push('{');
+    let mut body = Writing::begin(target, request.text().len());
     check_members(request, &mut body);
     body.write("model", request.get("model").unwrap_or_default());
     let mut conversation = Conversation::default();
@@ -107,11 +122,7 @@ pub(super) fn compose(
     {
         body.hint("user", user);
     }
-    body.json.push('}');
-    Ok(Composed {
-        body: Bytes::from(body.json),
-        beyond: body.beyond,
-    })
+    Ok(body.end())
 }
 
 fn check_members(request: &MessagesRequest<'_>, body: &mut Writing<'_>) {

@@ -181,11 +181,11 @@ impl<'a> MessagesRequest<'a> {
 }
 
 /// A member of the object at the beginning of `object`; `None` when it is null.
-pub(super) fn member<'j>(object: &'j str, name: &str) -> Option<&'j str> {
+pub(crate) fn member<'j>(object: &'j str, name: &str) -> Option<&'j str> {
     json::find(object, &[name.to_owned()]).map(|at| json::slice(object, &at))
 }
 
 /// The same where it is a string.
-pub(super) fn literal<'j>(object: &'j str, name: &str) -> Option<&'j str> {
+pub(crate) fn literal<'j>(object: &'j str, name: &str) -> Option<&'j str> {
     member(object, name).filter(|json| json.starts_with('"'))
 }

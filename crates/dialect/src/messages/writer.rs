@@ -3,11 +3,11 @@
 use std::borrow::Cow;
 
 use bytes::{BufMut as _, BytesMut};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::value::RawValue;
-use smallvec::SmallVec;
 
 use super::answer::{call_id, message_id};
+use super::calls::{RawCall, RawChunk};
 use super::reason::stop_reason;
 use super::{bill, thought};
 use crate::client::{Bill, ErrorBody};
@@ -19,48 +19,6 @@ use crate::writer::StreamNames;
 
 /// Calls whose places are remembered; more of them than any model makes.
 const CALLS_MAX: usize = 1024;
-
-#[derive(Deserialize)]
-struct RawChunk<'a> {
-    #[serde(borrow, default)]
-    choices: SmallVec<[RawChoice<'a>; 1]>,
-}
-
-#[derive(Deserialize)]
-struct RawChoice<'a> {
-    #[serde(default)]
-    index: u32,
-    #[serde(borrow, default)]
-    delta: Option<RawDelta<'a>>,
-    #[serde(borrow, default)]
-    finish_reason: Option<Cow<'a, str>>,
-}
-
-#[derive(Default, Deserialize)]
-struct RawDelta<'a> {
-    #[serde(borrow, default)]
-    tool_calls: Option<SmallVec<[RawCall<'a>; 1]>>,
-    #[serde(borrow, default)]
-    reasoning_details: Json<'a>,
-}
-
-#[derive(Deserialize)]
-struct RawCall<'a> {
-    #[serde(default)]
-    index: Option<u32>,
-    #[serde(borrow, default)]
-    id: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    function: Option<RawFunction<'a>>,
-}
-
-#[derive(Deserialize)]
-struct RawFunction<'a> {
-    #[serde(borrow, default)]
-    name: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    arguments: Option<Cow<'a, str>>,
-}
 
 /// The kind of block that is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -117,6 +117,7 @@ impl Relay {
             request_id: self.watched.request_id().to_string(),
             created: unix_seconds(),
             model: model.id.to_string(),
+            repeated: String::new(),
         };
         self.writer = Some(StreamWriter::chat(names, false));
         self.audio_alone = audio_alone;

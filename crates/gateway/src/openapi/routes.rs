@@ -10,7 +10,7 @@ use super::{
     route::{Answer, Route, anybody, client, operator, paid},
     schemas::{
         chat_answer, chat_body, chat_event, document, list, message_answer, message_body,
-        message_event, schema, text,
+        message_event, response_answer, response_body, response_event, schema, text,
     },
 };
 
@@ -158,6 +158,17 @@ pub(crate) const ROUTES: &[Route] = &[
         "200",
         "The transcript. Its usage carries cost, or else the header x-tollway-cost.",
         &[(JSON, billed_answer), ("text/plain", text)],
+    )]),
+    paid(
+        "/v1/responses",
+        "createResponse",
+        "Answer a request of OpenAI's Responses, plain or streamed, over any model.",
+    )
+    .takes(response_body)
+    .gives(&[(
+        "200",
+        "The response. Its usage carries cost. A stream whose credits run out ends with response.failed and an error event of code insufficient_quota.",
+        &[(JSON, response_answer), ("text/event-stream", response_event)],
     )]),
     client(
         "post",

@@ -164,6 +164,63 @@ pub(super) fn chat_answer(schemas: &mut Schemas) -> Value {
     reference("ChatAnswer")
 }
 
+/// OpenAI's request for a response.
+pub(super) fn response_body(schemas: &mut Schemas) -> Value {
+    schemas.0.insert(
+        "ResponseRequest".into(),
+        json!({
+            "type": "object",
+            "description": "OpenAI's request for a response. Responses are not kept: the whole conversation is in `input`.",
+            "required": ["model", "input"],
+            "properties": {
+                "model": {"type": "string", "description": "An id of GET /v1/models."},
+                "input": {"type": ["string", "array"], "items": {"type": "object", "additionalProperties": true}},
+                "instructions": {"type": ["string", "null"]},
+                "max_output_tokens": {"type": ["integer", "null"], "minimum": 1},
+                "stream": {"type": ["boolean", "null"]},
+            },
+            "additionalProperties": true,
+        }),
+    );
+    reference("ResponseRequest")
+}
+
+/// OpenAI's response.
+pub(super) fn response_answer(schemas: &mut Schemas) -> Value {
+    schemas.0.insert(
+        "Response".into(),
+        json!({
+            "type": "object",
+            "description": "OpenAI's response.",
+            "properties": {
+                "id": {"type": "string"},
+                "status": {"type": "string", "enum": ["completed", "incomplete", "failed", "in_progress"]},
+                "output": {"type": "array", "items": {"type": "object", "additionalProperties": true}},
+                "usage": {
+                    "type": ["object", "null"],
+                    "properties": {
+                        "input_tokens": {"type": "integer"},
+                        "output_tokens": {"type": "integer"},
+                        "total_tokens": {"type": "integer"},
+                        "cost": {"type": "string", "description": "Credits that were taken.", "examples": ["0.0125"]},
+                    },
+                    "additionalProperties": true,
+                },
+            },
+            "additionalProperties": true,
+        }),
+    );
+    reference("Response")
+}
+
+/// A stream of a response's events.
+pub(super) fn response_event(_: &mut Schemas) -> Value {
+    json!({
+        "type": "string",
+        "description": "OpenAI's events from response.created to response.completed or response.incomplete; response.failed and an `error` event where the stream ended early.",
+    })
+}
+
 /// Anthropic's request for a message.
 pub(super) fn message_body(schemas: &mut Schemas) -> Value {
     schemas.0.insert(

@@ -1,0 +1,147 @@
+//! The client's Responses request: read once and borrowed, only for what the gateway needs to know.
+
+use std::borrow::Cow;
+
+use super::compose;
+use crate::error::RequestError;
+use crate::json;
+use crate::messages::{Composed, Composing};
+use crate::request::{self, Kind, Member, RequestLimits};
+
+/// The members that are read, and what each may be besides `null`.
+const READ: &[(&str, &[Kind])] = &[
+    ("model", &[Kind::Text]),
+    ("input", &[Kind::Text, Kind::List]),
+    ("instructions", &[Kind::Text]),
+    ("max_output_tokens", &[Kind::Number]),
+    ("stream", &[Kind::Bool]),
+    ("tools", &[Kind::List]),
+    ("tool_choice", &[Kind::Text, Kind::Object]),
+    ("text", &[Kind::Object]),
+    ("reasoning", &[Kind::Object]),
+    ("metadata", &[Kind::Object]),
+    ("background", &[Kind::Bool]),
+    ("store", &[Kind::Bool]),
+];
+
+/// The members that a response repeats, and what stands there where they were not sent.
+const REPEATED: [(&str, &str); 13] = [
+    ("instructions", "null"),
+    ("max_output_tokens", "null"),
+    ("metadata", "{}"),
+    ("parallel_tool_calls", "true"),
+    ("previous_response_id", "null"),
+    ("reasoning", r#"{"effort":null,"summary":null}"#),
+    ("temperature", "null"),
+    ("text", r#"{"format":{"type":"text"}}"#),
+    ("tool_choice", r#""auto""#),
+    ("tools", "[]"),
+    ("top_p", "null"),
+    ("truncation", r#""disabled""#),
+    ("user", "null"),
+];
+
+/// A Responses request that is sound as far as the gateway reads it.
+#[derive(Clone, Debug)]
+pub struct ResponsesRequest<'a> {
+    text: &'a str,
+    members: Vec<Member<'a>>,
+    model: Cow<'a, str>,
+    stream: bool,
+    output_limit: Option<u64>,
+}
+
+impl<'a> ResponsesRequest<'a> {
+    /// Reads a request body.
+    ///
+    /// # Errors
+    /// Not JSON, a wrong shape, a number out of range, a member that is read given twice.
+    pub fn parse(body: &'a [u8], limits: &RequestLimits) -> Result<Self, RequestError> {
+        let (text, members) = request::object(body, limits)?;
+        request::refuse_doubles(&members, READ.iter().map(|(name, _)| *name))?;
+        let mut request = Self {
+            text,
+            members,
+            model: Cow::Borrowed(""),
+            stream: false,
+            output_limit: None,
+        };
+        for (name, kinds) in READ {
+            if let Some(json) = request.get(name)
+                && !kinds.contains(&request::kind(json))
+            {
+                let wanted: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
+                let message = format!("`{name}` must be {}.", wanted.join(" or "));
+                return Err(RequestError::param(*name, message));
+            }
+        }
+        request.model = request::read_model(request.get("model"), limits)?;
+        request.stream = request.get("stream") == Some("true");
+        request.output_limit = request
+            .get("max_output_tokens")
+            .map(|json| match json.parse::<u32>() {
+                Ok(limit @ 1..) => Ok(u64::from(limit)),
+                Ok(0) | Err(_) => Err(RequestError::param(
+                    "max_output_tokens",
+                    format!(
+                        "`max_output_tokens` must be an integer from 1 to {}.",
+                        u32::MAX
+                    ),
+                )),
+            })
+            .transpose()?;
+        let input = request.get("input").unwrap_or("[]");
+        let items = json::elements(input, 0).take(limits.messages_max + 1);
+        let count = items.count() + usize::from(input.starts_with('"'));
+        if count == 0 || count > limits.messages_max {
+            return Err(RequestError::param(
+                "input",
+                "`input` must be a string or a list of items, and not empty.",
+            ));
+        }
+        Ok(request)
+    }
+
+    /// The model asked for.
+    #[must_use]
+    pub fn model(&self) -> &str {
+        &self.model
+    }
+
+    /// The same as a chat request.
+    ///
+    /// # Errors
+    /// An item that is none, which no provider could read.
+    pub fn compose(&self, target: &Composing<'_>) -> Result<Composed, RequestError> {
+        compose::compose(self, target)
+    }
+
+    /// What a response repeats of its request: the members of an object, without its braces.
+    pub(crate) fn repeated(&self) -> String {
+        let members = REPEATED
+            .map(|(name, otherwise)| format!("\"{name}\":{}", self.get(name).unwrap_or(otherwise)));
+        members.join(",")
+    }
+
+    /// The JSON of a top-level member; `null` counts as absent.
+    pub(super) fn get(&self, name: &str) -> Option<&'a str> {
+        let found = self.members.iter().rev().find(|other| other.name == name)?;
+        Some(json::slice(self.text, &found.value)).filter(|json| *json != "null")
+    }
+
+    pub(super) const fn stream(&self) -> bool {
+        self.stream
+    }
+
+    pub(super) const fn output_limit(&self) -> Option<u64> {
+        self.output_limit
+    }
+
+    pub(super) const fn text(&self) -> &'a str {
+        self.text
+    }
+
+    pub(super) fn members(&self) -> &[Member<'a>] {
+        &self.members
+    }
+}
