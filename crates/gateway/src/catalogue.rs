@@ -2,13 +2,14 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Instant,
 };
 
 use billing::{Credits, Price, PriceBook, PriceId};
 use dialect::{Dialect, Endpoint, Features, Quirks};
 use jiff::Timestamp;
+use reqwest::Url;
 use tokens::{
     AUDIO_TOKENS_PER_SECOND, GEMINI_AUDIO_TOKENS_PER_SECOND, ImageRule, PromptRules, Side,
     Tokenizer,
@@ -36,6 +37,8 @@ pub struct Provider {
     pub quirks: Arc<Quirks>,
     /// Where endpoints are that are not at their usual path.
     pub paths: Arc<BTreeMap<Endpoint, String>>,
+    /// The path that was asked for first and its address: for most providers it is the only one.
+    first_address: OnceLock<(String, Url)>,
 }
 
 impl Provider {
@@ -45,6 +48,30 @@ impl Provider {
         self.paths
             .get(&endpoint)
             .map_or(endpoint.path(), String::as_str)
+    }
+
+    /// The address of a path after the base URL, or of an address that the provider's file names in
+    /// place of one. Parsing an address costs as much as a good part of a request.
+    /// `None` where it is none.
+    #[must_use]
+    pub fn address(&self, path: &str) -> Option<Url> {
+        let parse = || {
+            if path.starts_with('/') {
+                Url::parse(&format!("{}{path}", self.base_url)).ok()
+            } else {
+                Url::parse(path).ok()
+            }
+        };
+        match self.first_address.get() {
+            Some((first, address)) if first == path => Some(address.clone()),
+            Some(_) => parse(),
+            None => {
+                let address = parse()?;
+                // Where two come first at once, either will do.
+                let _ = self.first_address.set((path.to_owned(), address.clone()));
+                Some(address)
+            }
+        }
     }
 }
 
@@ -241,7 +268,7 @@ impl Catalogue {
     ) -> Result<(), String> {
         let credentials = Credentials::of(file, variable)?;
         let base_url = file.resolved_base_url(variable);
-        if reqwest::Url::parse(&base_url).is_err() {
+        if Url::parse(&base_url).is_err() {
             return Err("base_url is not an address once its variables are replaced".into());
         }
         let provider = Arc::new(Provider {
@@ -251,6 +278,7 @@ impl Catalogue {
             credentials,
             quirks: Arc::new(file.quirks.clone()),
             paths: Arc::new(file.paths.clone()),
+            first_address: OnceLock::new(),
         });
         for model in &file.models {
             let served = Arc::new(served(&provider, model)?);

@@ -35,6 +35,8 @@ use crate::{
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(3);
 /// Output is handed on when this much of it has gathered, even if more has arrived.
 const WRITE_BYTES_MAX: usize = 64 * 1024;
+/// Events that follow each other closer than this come in a burst.
+const BURST_GAP: Duration = Duration::from_micros(500);
 /// After the end of an answer its connection is read for this long at most, to be used again.
 const LINGER_MAX: Duration = Duration::from_secs(1);
 
@@ -62,6 +64,7 @@ pub struct Stream {
     /// Since when what was read had no output: counted by what is read, so that a client that
     /// reads slowly does not make the provider late.
     quiet_since: Option<Instant>,
+    burst: Burst,
     last_checkpoint: Instant,
     cut_now: BoxFuture<'static, ()>,
 }
@@ -76,6 +79,17 @@ pub enum State {
     Open,
     /// The client is gone, and the provider's own figure is waited for.
     Drained,
+}
+
+/// Whether events come one by one or many at once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Burst {
+    /// Each is handed on as it comes.
+    No,
+    /// The last came right after the one before it: more may be on its way.
+    Running,
+    /// The connection to the provider was given a turn since; what it read is here.
+    TurnGiven,
 }
 
 /// What waits to be taken in.
@@ -125,6 +139,7 @@ impl Stream {
             idle: Box::pin(tokio::time::sleep(first_byte)),
             last_read: now,
             quiet_since: None,
+            burst: Burst::No,
             last_checkpoint: now,
             cut_now: Box::pin(async move {
                 // An error means that nobody can cut any more: wait for ever.
@@ -138,7 +153,11 @@ impl Stream {
 
     /// Gathers output: ready when some must be handed on, and at the end.
     pub fn poll_gather(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.is_open() && self.cut_now.as_mut().poll(cx).is_ready() {
+        // Within a burst nobody waits for the news: it is looked for when the burst is over.
+        if self.is_open()
+            && self.burst != Burst::TurnGiven
+            && self.cut_now.as_mut().poll(cx).is_ready()
+        {
             self.end_with(End::GatewayLost, &ApiError::Stopping);
         }
         loop {
@@ -149,7 +168,7 @@ impl Stream {
                 return Poll::Ready(());
             }
             if self.search.poll(cx, &self.app.ledger, charge).is_pending() {
-                return self.pause();
+                return self.pause(cx);
             }
             let moved = match self.queue.pop_front() {
                 Some(item) => {
@@ -159,7 +178,7 @@ impl Stream {
                 None => self.poll_upstream(cx),
             };
             if moved.is_pending() {
-                return self.pause();
+                return self.pause(cx);
             }
         }
     }
@@ -178,12 +197,20 @@ impl Stream {
     }
 
     /// Nothing more can be done now: hand on what was gathered, else wait.
-    fn pause(&self) -> Poll<()> {
+    ///
+    /// The HTTP client passes on one piece of a burst at a time and reads the next one
+    /// only in a turn of its own. A write for each would cost more than all the rest, so it gets that turn first.
+    fn pause(&mut self, cx: &Context<'_>) -> Poll<()> {
         if self.out.is_empty() {
-            Poll::Pending
-        } else {
-            Poll::Ready(())
+            return Poll::Pending;
         }
+        if self.burst == Burst::Running {
+            self.burst = Burst::TurnGiven;
+            // Goes behind what is ready to run already: the connection, which was just asked for more.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(())
     }
 
     /// Reads once from upstream and decodes what came.
@@ -195,7 +222,14 @@ impl Stream {
         };
         match upstream.as_mut().poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
-                self.last_read = Instant::now();
+                let now = Instant::now();
+                let gap = now.saturating_duration_since(self.last_read);
+                self.last_read = now;
+                self.burst = if gap < BURST_GAP {
+                    Burst::Running
+                } else {
+                    Burst::No
+                };
                 if let Ok(bytes) = frame.into_data() {
                     self.framer.push(bytes);
                     self.decode();

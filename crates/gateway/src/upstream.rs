@@ -153,12 +153,9 @@ impl Upstream {
         provider: &Provider,
         wire: WireRequest,
     ) -> Result<reqwest::Response, Failure> {
-        let url = if wire.path.starts_with('/') {
-            format!("{}{}", provider.base_url, wire.path)
-        } else {
-            // The provider's file names another address for this endpoint.
-            wire.path.clone()
-        };
+        let url = provider
+            .address(&wire.path)
+            .ok_or_else(|| Failure::Garbage("no address: see its base_url and paths".into()))?;
         let mut request = self
             .client
             .post(url)
