@@ -160,6 +160,7 @@ impl Ledger {
             close_by: Arc::clone(&close_by),
             local: local.clone(),
             named: 0,
+            unwritten: false,
         };
         let journal = Journal {
             writer,

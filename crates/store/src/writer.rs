@@ -47,6 +47,8 @@ pub(crate) struct Writer {
     /// When to stop trying, set from outside: the task may be in the middle of a batch.
     pub(crate) close_by: Arc<OnceLock<Instant>>,
     pub(crate) local: Option<Arc<JournalFile>>,
+    /// Whether settlements were given up when the ledger closed.
+    pub(crate) unwritten: bool,
     /// Settlements named in the log because they could not be written.
     pub(crate) named: usize,
 }
@@ -129,6 +131,7 @@ impl Writer {
         loop {
             // What was sent ahead is good for one attempt.
             let ahead = std::mem::take(&mut batch.ahead);
+            let began = clock::now();
             let error = match self.attempt(batch, ahead).await {
                 Attempt::Done(outcome, asked) => {
                     tell_return(failing_since);
@@ -173,7 +176,7 @@ impl Writer {
                 }
             };
             self.connection = None;
-            if self.give_up() {
+            if self.give_up(began) {
                 self.tell_unwritten(batch, &error);
                 return None;
             }
@@ -193,6 +196,7 @@ impl Writer {
         if settlements == 0 {
             return;
         }
+        self.unwritten = true;
         if self.local.is_some() {
             tracing::error!(
                 settlements, %error,
@@ -365,7 +369,7 @@ impl Writer {
             tx.commit().await
         };
         match ended.await {
-            Ok(()) => true,
+            Ok(()) => !self.unwritten,
             Err(error) => {
                 tracing::warn!(%error, "closed without giving the leases back; they expire");
                 false
@@ -373,11 +377,14 @@ impl Writer {
         }
     }
 
-    fn give_up(&self) -> bool {
-        // The grace is for the last writes, when running requests used the deadline up.
+    /// Whether an attempt that `began` then and failed was the last.
+    fn give_up(&self, began: Instant) -> bool {
+        // The grace is for the last writes, when running requests used the deadline up. An attempt
+        // from before the deadline may have waited all the while for an answer that was lost,
+        // from a database that is there: a new connection tells.
         self.close_by
             .get()
-            .is_some_and(|deadline| clock::now() >= *deadline + CLOSE_GRACE)
+            .is_some_and(|deadline| clock::now() >= *deadline + CLOSE_GRACE && began >= *deadline)
     }
 
     pub(crate) fn tell_lag(&self, since: Instant) {

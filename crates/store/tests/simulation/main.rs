@@ -12,6 +12,7 @@
     reason = "the whole program is a test; its helpers are too"
 )]
 
+mod closing;
 mod dice;
 mod ledgers;
 mod operator;
