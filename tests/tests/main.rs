@@ -10,6 +10,7 @@
 
 mod anthropic;
 mod bad_input;
+mod burst;
 mod canaries;
 mod completions;
 mod counting;
