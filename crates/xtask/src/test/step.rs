@@ -37,6 +37,8 @@ pub(crate) enum Step {
     OpenAi2,
     /// openai-python 3, and the first run.
     OpenAi3,
+    /// anthropic-python.
+    Anthropic,
     /// LangChain.
     LangChain,
     /// openai-node.
@@ -45,7 +47,7 @@ pub(crate) enum Step {
 
 impl Step {
     /// All of them, in their order: cheap ones first.
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Fmt,
         Self::Tidy,
         Self::Docs,
@@ -57,6 +59,7 @@ impl Step {
         Self::Doctest,
         Self::OpenAi2,
         Self::OpenAi3,
+        Self::Anthropic,
         Self::LangChain,
         Self::Node,
     ];
@@ -75,6 +78,7 @@ impl Step {
             Self::Doctest => "doctest",
             Self::OpenAi2 => "sdk-openai-2",
             Self::OpenAi3 => "sdk-openai-3",
+            Self::Anthropic => "sdk-anthropic",
             Self::LangChain => "sdk-langchain",
             Self::Node => "sdk-node",
         }
@@ -94,6 +98,7 @@ impl Step {
             Self::Doctest => "examples in the documentation compile",
             Self::OpenAi2 => "openai-python 2 against the running gateway",
             Self::OpenAi3 => "openai-python 3 against the running gateway, and the first run",
+            Self::Anthropic => "anthropic-python against the running gateway",
             Self::LangChain => "LangChain against the running gateway",
             Self::Node => "openai-node against the running gateway",
         }
@@ -110,16 +115,19 @@ impl Step {
             | Self::Ops
             | Self::Build
             | Self::Doctest => &[],
-            Self::Rust | Self::OpenAi2 | Self::OpenAi3 | Self::LangChain | Self::Node => {
-                &[Self::Build]
-            }
+            Self::Rust
+            | Self::OpenAi2
+            | Self::OpenAi3
+            | Self::Anthropic
+            | Self::LangChain
+            | Self::Node => &[Self::Build],
         }
     }
 
     const fn is_sdk(self) -> bool {
         matches!(
             self,
-            Self::OpenAi2 | Self::OpenAi3 | Self::LangChain | Self::Node
+            Self::OpenAi2 | Self::OpenAi3 | Self::Anthropic | Self::LangChain | Self::Node
         )
     }
 
@@ -199,15 +207,25 @@ impl Step {
                 let arguments = ["test", "--locked", "--workspace", "--doc"];
                 tools.cargo(&arguments, Runner::CargoTest, 20 * MINUTE)
             }
-            Self::OpenAi2 => python(&tools, "openai-2", &["test_openai.py"]),
+            Self::OpenAi2 => python(
+                &tools,
+                "openai-2",
+                &["test_openai.py", "test_openai_responses.py"],
+            ),
             Self::OpenAi3 => {
                 tools.package_of("curl", "curl")?;
                 python(
                     &tools,
                     "openai-3",
-                    &["test_openai.py", "test_endpoints.py", "test_first_run.py"],
+                    &[
+                        "test_openai.py",
+                        "test_openai_responses.py",
+                        "test_endpoints.py",
+                        "test_first_run.py",
+                    ],
                 )
             }
+            Self::Anthropic => python(&tools, "anthropic", &["test_anthropic.py"]),
             Self::LangChain => python(&tools, "langchain", &["test_langchain.py"]),
             Self::Node => node(&tools),
         }
