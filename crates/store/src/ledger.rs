@@ -25,6 +25,7 @@ use crate::{
     lag::Lag,
     line,
     local_journal::{self, JournalFile},
+    postgres::OwnConnection,
     reaper,
     refill::{Answer, Refills, slice},
     replica,
@@ -137,10 +138,7 @@ impl Ledger {
         let local = open_local(&store, &options, id).await?;
         let asked = clock::now();
         let escrow = Escrow::new(id, asked);
-        let mut connection = None;
-        let mut tx = line::begin(&store, &mut connection).await?;
-        replica::register(&mut tx.link(), id, options.lease_ttl).await?;
-        tx.commit().await?;
+        let connection = register(&store, id, options.lease_ttl).await?;
         escrow.extend_fence(asked + options.lease_ttl.saturating_sub(options.lease_margin));
         let (settlements, settlements_in) = mpsc::channel(options.in_flight_max.max(1));
         let (commands, commands_in) = mpsc::channel(COMMANDS_MAX);
@@ -446,6 +444,19 @@ impl Ledger {
             drop(self.0.refills.take(id));
         }
     }
+}
+
+/// Makes this process known, over the connection that the journal goes on with.
+async fn register(
+    store: &Store,
+    id: ReplicaId,
+    ttl: Duration,
+) -> Result<Option<OwnConnection>, StoreError> {
+    let mut connection = None;
+    let mut tx = line::begin(store, &mut connection).await?;
+    replica::register(&mut tx.link(), id, ttl).await?;
+    tx.commit().await?;
+    Ok(connection)
 }
 
 /// Opens the local journal where one is kept, and books what earlier lives left in it.

@@ -98,17 +98,8 @@ impl ForwardDecoder {
             "content_block_stop" | "ping" => {}
             _ => self.skipped = self.skipped.saturating_add(1),
         }
-        let mut found = finder.found;
-        found.choices = Some(1);
-        found.usage = usage
-            .as_ref()
-            .and_then(|usage: &ChunkUsage| usage.spans.first().cloned());
-        out.push(Delta::Chunk(Chunk {
-            bytes: event.data,
-            found,
-            usage: usage.map(Box::new),
-            prompt,
-        }));
+        let found = finder.found;
+        out.push(Delta::Chunk(chunk(event.data, found, usage, prompt)));
         if self.done {
             out.push(Delta::Done);
         }
@@ -158,6 +149,25 @@ impl ForwardDecoder {
             spans: json::offset_in(text, report.get()).into_iter().collect(),
             report: report_bounded(report.get()),
         }
+    }
+}
+
+/// An event as it came, with what was found in it.
+fn chunk(
+    bytes: Bytes,
+    mut found: Found,
+    usage: Option<ChunkUsage>,
+    prompt: Option<Box<Usage>>,
+) -> Chunk {
+    found.choices = Some(1);
+    found.usage = usage
+        .as_ref()
+        .and_then(|usage| usage.spans.first().cloned());
+    Chunk {
+        bytes,
+        found,
+        usage: usage.map(Box::new),
+        prompt,
     }
 }
 

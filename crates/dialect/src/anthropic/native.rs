@@ -70,12 +70,7 @@ pub(crate) fn encode(
 ) -> Result<WireRequest, RequestError> {
     refuse_priced(request)?;
     let text = request.text();
-    let limits = [
-        request.output_limit(),
-        edit.output_limit,
-        Some(edit.output_tokens_max),
-    ];
-    let limit = limits.into_iter().flatten().min().unwrap_or(1).max(1);
+    let limit = output_limit(request, edit);
     let mut splice = Splice::default();
     let mut end = text.len() - text.trim_ascii_start().len() + 1;
     let mut kept = false;
@@ -132,6 +127,16 @@ pub(crate) fn encode(
             Bytes::from(splice.apply(text))
         },
     })
+}
+
+/// The lowest of what is asked for, affordable and possible.
+fn output_limit(request: &MessagesRequest<'_>, edit: &Edit<'_>) -> u64 {
+    let limits = [
+        request.output_limit(),
+        edit.output_limit,
+        Some(edit.output_tokens_max),
+    ];
+    limits.into_iter().flatten().min().unwrap_or(1).max(1)
 }
 
 fn refuse_priced(request: &MessagesRequest<'_>) -> Result<(), RequestError> {

@@ -170,15 +170,8 @@ impl Step {
             Self::Docs => tools.own_chore(&["gen", "--check"]),
             Self::Clippy => {
                 tools.component("clippy")?;
-                let arguments = [
-                    "clippy",
-                    "--locked",
-                    "--workspace",
-                    "--all-targets",
-                    "--",
-                    "-D",
-                    "warnings",
-                ];
+                let arguments = "clippy --locked --workspace --all-targets -- -D warnings";
+                let arguments: Vec<_> = arguments.split(' ').collect();
                 tools.cargo(&arguments, Runner::ExitCode, 30 * MINUTE)
             }
             Self::Deny => deny(&tools),
