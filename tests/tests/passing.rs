@@ -86,7 +86,9 @@ async fn an_answer_reaches_the_client_byte_for_byte_but_for_its_cost() {
         .chat(&customer, chat("m", json!({})))
         .await
         .expect(200);
-    let expected = answer(r#","cost":"0.000011""#);
+    let expected = answer(
+        r#","cost":"0.000011","cost_details":{"prompt":"0.000009","completion":"0.000002"}"#,
+    );
     assert_eq!(std::str::from_utf8(&got.body).unwrap(), expected);
     assert!(got.header("x-request-id").starts_with("req_"));
     gateway.finish().await;

@@ -216,7 +216,8 @@ async fn the_402_in_the_middle_of_a_stream_has_the_contracts_form() {
                 "total_tokens": PROMPT_TOKENS + 6,
                 "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
                 "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0},
-                "cost": spent});
+                "cost": spent,
+                "cost_details": {"prompt": tokens_cost(PROMPT_TOKENS), "completion": tokens_cost(6)}});
             if ask {
                 assert_eq!(usage_chunk["choices"], json!([]));
                 assert_eq!(usage_chunk["usage"], told);

@@ -20,7 +20,7 @@ fn answer(tier: &str) -> Script {
 }
 
 async fn ask(gateway: &Gateway, customer: &Customer, body: Value) -> Plain {
-    let request = gateway.chat_request(customer, &body.to_string());
+    let request = gateway.chat_request(customer, body.to_string());
     Plain::read(request.send().await.unwrap()).await
 }
 

@@ -525,7 +525,8 @@ mod tests {
     /// What CONTRIBUTING shows is what it says: a provider in under ten lines, and no Rust.
     #[test]
     fn the_provider_that_contributing_adds_is_served() {
-        let guide = include_str!("../../../CONTRIBUTING.md");
+        let guide = concat!(env!("CARGO_MANIFEST_DIR"), "/../../CONTRIBUTING.md");
+        let guide = std::fs::read_to_string(guide).unwrap();
         let (_, rest) = guide.split_once("```toml\n").unwrap();
         let (text, _) = rest.split_once("```").unwrap();
         assert!(text.lines().count() < 10, "{text}");

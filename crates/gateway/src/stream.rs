@@ -36,7 +36,7 @@ const CHECKPOINT_EVERY: Duration = Duration::from_secs(3);
 /// Output is handed on when this much of it has gathered, even if more has arrived.
 const WRITE_BYTES_MAX: usize = 64 * 1024;
 /// Events that follow each other closer than this come in a burst.
-const BURST_GAP: Duration = Duration::from_micros(500);
+const BURST_GAP: Duration = Duration::from_millis(5);
 /// After the end of an answer its connection is read for this long at most, to be used again.
 const LINGER_MAX: Duration = Duration::from_secs(1);
 
@@ -210,6 +210,7 @@ impl Stream {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
+        self.burst = Burst::No;
         Poll::Ready(())
     }
 

@@ -95,6 +95,7 @@ pub(crate) struct Model {
     pub(crate) upstream_id: Option<String>,
     pub(crate) tokenizer: Option<String>,
     pub(crate) token_factor: Option<u32>,
+    pub(crate) learn_factor: Option<bool>,
     pub(crate) context_window: u64,
     pub(crate) max_output_tokens: Option<u64>,
     #[serde(default)]

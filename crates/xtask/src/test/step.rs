@@ -331,7 +331,7 @@ mod tests {
         assert_eq!(names(&["sdk-node"], false), ["build", "sdk-node"]);
         assert_eq!(names(&["rust", "fmt"], false), ["fmt", "build", "rust"]);
         let sdk = names(&["sdk"], false);
-        assert_eq!((sdk.len(), sdk[0]), (5, "build"));
+        assert_eq!((sdk.len(), sdk[0]), (6, "build"));
     }
 
     #[test]
