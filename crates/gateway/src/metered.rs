@@ -96,7 +96,7 @@ impl Body for MeteredBody {
         let Some(stream) = &mut self.stream else {
             return Poll::Ready(None);
         };
-        if stream.out.is_empty() && stream.charge.is_some() {
+        if stream.gathers() {
             ready!(stream.poll_gather(cx));
         }
         if stream.out.is_empty() {

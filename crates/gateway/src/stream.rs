@@ -183,6 +183,11 @@ impl Stream {
         }
     }
 
+    /// Whether output is to be gathered before anything is handed on.
+    pub fn gathers(&self) -> bool {
+        self.charge.is_some() && (self.out.is_empty() || self.burst == Burst::TurnGiven)
+    }
+
     /// The client is gone: settles for what was delivered.
     pub fn abandon(mut self) {
         if let Some(charge) = self.charge.take() {
