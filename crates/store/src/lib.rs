@@ -30,6 +30,7 @@ mod line;
 mod link;
 mod local_journal;
 mod month;
+mod no_delay;
 mod options;
 mod page;
 mod postgres;

@@ -19,6 +19,7 @@ use crate::{
         BEGIN_POOLED, BEGIN_POSTGRES, PostgresLink, Reader, STATEMENT_MAX, Statements, Tx,
         bounded_by,
     },
+    no_delay,
 };
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations/postgres");
@@ -187,6 +188,7 @@ impl PostgresBackend {
         };
         let distrust = Distrust::default();
         let (before, after) = (distrust.clone(), distrust.clone());
+        let port = connect.get_port();
         let pool = PgPoolOptions::new()
             .max_connections(options.connections.max(2))
             .acquire_timeout(ACQUIRE_ROUND.min(options.timeout))
@@ -197,6 +199,7 @@ impl PostgresBackend {
             .after_release(move |c, meta| Box::pin(after.clone().passes(c, meta)))
             .after_connect(move |connection, _| {
                 Box::pin(async move {
+                    no_delay::set(port).await;
                     prepare(connection, statements, what_for, STATEMENT_MAX).await?;
                     Ok(())
                 })
@@ -282,6 +285,7 @@ impl PostgresBackend {
         let connecting = async {
             let options = self.options.clone().application_name("tollway-journal");
             let mut connection = options.connect().await?;
+            no_delay::set(options.get_port()).await;
             let session = prepare(
                 &mut connection,
                 self.statements,
