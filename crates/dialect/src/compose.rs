@@ -2,6 +2,8 @@
 //!
 //! A dialect writes raw JSON and names the texts in it as it goes, so that nothing is parsed twice.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use serde_json::value::RawValue;
 use tokens::Usage;
@@ -334,7 +336,15 @@ pub(crate) fn literal(raw: Json<'_>) -> Result<Option<&str>, DecodeError> {
 }
 
 /// Several literals as one; `None` where there is none.
-pub(crate) fn joined<'a>(literals: impl Iterator<Item = &'a str>) -> Option<String> {
-    let all: String = literals.map(json::inside).collect();
-    (!all.is_empty()).then(|| format!("\"{all}\""))
+pub(crate) fn joined<'a>(literals: impl IntoIterator<Item = &'a str>) -> Option<Cow<'a, str>> {
+    let mut literals = literals
+        .into_iter()
+        .filter(|literal| !json::inside(literal).is_empty());
+    let first = literals.next()?;
+    let Some(second) = literals.next() else {
+        return Some(Cow::Borrowed(first));
+    };
+    let all = [first, second].into_iter().chain(literals);
+    let all: String = all.map(json::inside).collect();
+    Some(Cow::Owned(format!("\"{all}\"")))
 }

@@ -11,9 +11,9 @@ use crate::openai::Edit;
 use crate::quirks::Quirks;
 use crate::request::ChatRequest;
 
-pub(crate) use members::{Form, Vocabulary};
-pub(crate) use part::{Part, data_url, parts};
-pub(crate) use tools::{Choice, Function, schema};
+pub(crate) use members::{Form, Reasoning, Vocabulary};
+pub(crate) use part::{Part, address, data_url, parts};
+pub(crate) use tools::{Choice, Function, openai_tools, schema};
 pub(crate) use write::{Body, Object, join};
 
 /// What is being encoded.
@@ -134,6 +134,47 @@ impl<'a> Message<'a> {
         literal(self.json, name)
     }
 
+    /// Whose message it is.
+    ///
+    /// # Errors
+    /// Another role than these.
+    pub(crate) fn role(&self) -> Result<Role, RequestError> {
+        match self.get("role").map(json::inside) {
+            Some("system" | "developer") => Ok(Role::System),
+            Some("user") => Ok(Role::User),
+            Some("assistant") => Ok(Role::Assistant),
+            Some("tool") => Ok(Role::Tool),
+            Some(_) | None => Err(self.error(
+                "role",
+                "`role` must be system, developer, user, assistant or tool for this model.",
+            )),
+        }
+    }
+
+    /// The id of the call that a tool's message answers, a literal.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(crate) fn tool_call_id(&self) -> Result<&'a str, RequestError> {
+        let missing = "A tool's message needs its `tool_call_id`.";
+        self.literal("tool_call_id")
+            .ok_or_else(|| self.error("tool_call_id", missing))
+    }
+
+    /// Refuses the call that an assistant's message has in the form before `tool_calls`.
+    ///
+    /// # Errors
+    /// It has one, and nothing may be left out.
+    pub(crate) fn refuse_function_call(&self, source: &Source<'_>) -> Result<(), RequestError> {
+        if self.get("function_call").is_none() {
+            return Ok(());
+        }
+        source.cannot(
+            format!("{}.function_call", self.place),
+            "`function_call` is not supported by the provider of this model: send `tool_calls`.",
+        )
+    }
+
     /// An error about a member.
     pub(crate) fn error(&self, member: &str, message: &'static str) -> RequestError {
         RequestError::param(format!("{}.{member}", self.place), message)
@@ -168,6 +209,16 @@ impl<'a> Message<'a> {
         }
         Ok(out)
     }
+}
+
+/// Whose a message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Instructions: `system` or `developer`.
+    System,
+    User,
+    Assistant,
+    Tool,
 }
 
 /// A call of a function that the assistant has made.

@@ -10,7 +10,7 @@ use super::block::{FORMAT, RawBlock, literal};
 use super::reason::finish_reason;
 use super::report::Counts;
 use super::stream::explanation;
-use crate::compose::Piece;
+use crate::compose::{self, Piece};
 use crate::counts::Json;
 use crate::error::DecodeError;
 use crate::json;
@@ -143,19 +143,9 @@ fn joined<'a>(
     kind: &str,
     text: impl Fn(&RawBlock<'a>) -> Json<'a>,
 ) -> Result<Option<Cow<'a, str>>, DecodeError> {
-    let mut all: Option<Cow<'a, str>> = None;
-    for block in blocks.iter().filter(|block| block.r#type == kind) {
-        let Some(next) = literal(text(block))? else {
-            continue;
-        };
-        all = Some(match all {
-            None => Cow::Borrowed(next),
-            Some(before) => Cow::Owned(format!(
-                "\"{}{}\"",
-                json::inside(&before),
-                json::inside(next)
-            )),
-        });
-    }
-    Ok(all)
+    let of_kind = blocks.iter().filter(|block| block.r#type == kind);
+    let literals: Result<Vec<_>, _> = of_kind
+        .filter_map(|block| literal(text(block)).transpose())
+        .collect();
+    Ok(compose::joined(literals?))
 }

@@ -4,7 +4,7 @@ use super::encode::Source;
 use super::part;
 use crate::error::RequestError;
 use crate::json;
-use crate::source::{Message, join};
+use crate::source::{Message, Role, join};
 
 /// The instructions and the conversation, each as the items of a list.
 #[derive(Debug, Default)]
@@ -62,21 +62,16 @@ impl Messages {
     }
 
     fn message(&mut self, source: &Source<'_>, message: &Message<'_>) -> Result<(), RequestError> {
-        let role = message.get("role").map(json::inside);
-        match role {
-            Some("system" | "developer") => self.instructions(source, message),
-            Some("user") => {
+        match message.role()? {
+            Role::System => self.instructions(source, message),
+            Role::User => {
                 let mut blocks = String::new();
                 part::content(source, message, Turn::User, &mut blocks)?;
                 self.say(Turn::User, &blocks);
                 Ok(())
             }
-            Some("assistant") => self.assistant(source, message),
-            Some("tool") => self.tool_result(source, message),
-            Some(_) | None => Err(message.error(
-                "role",
-                "`role` must be system, developer, user, assistant or tool for this model.",
-            )),
+            Role::Assistant => self.assistant(source, message),
+            Role::Tool => self.tool_result(source, message),
         }
     }
 
@@ -100,12 +95,7 @@ impl Messages {
         part::reasoning(message, &mut blocks);
         part::content(source, message, Turn::Assistant, &mut blocks)?;
         let signed = blocks.contains(r#""signature":"#) || blocks.contains("redacted_thinking");
-        if message.get("function_call").is_some() {
-            source.cannot(
-                format!("{}.function_call", message.place),
-                "`function_call` is not supported by the provider of this model: send `tool_calls`.",
-            )?;
-        }
+        message.refuse_function_call(source)?;
         let calls = message.calls()?;
         for call in &calls {
             let (id, name, input) = (call_id(call.id), call.name, &call.arguments);
@@ -123,9 +113,7 @@ impl Messages {
         source: &Source<'_>,
         message: &Message<'_>,
     ) -> Result<(), RequestError> {
-        let Some(id) = message.get("tool_call_id").filter(|id| id.starts_with('"')) else {
-            return Err(message.error("tool_call_id", "A tool's message needs its `tool_call_id`."));
-        };
+        let id = message.tool_call_id()?;
         let mut block = format!(r#"{{"type":"tool_result","tool_use_id":{}"#, call_id(id));
         let mut content = String::new();
         part::content(source, message, Turn::User, &mut content)?;

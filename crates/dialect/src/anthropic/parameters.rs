@@ -12,33 +12,14 @@ const NO_SAMPLING_VERSION: &str = "2026-10-21";
 /// What becomes of each member.
 pub(super) const MEMBERS: Vocabulary = Vocabulary {
     translated: &[
-        "model",
-        "messages",
-        "stream",
-        "max_tokens",
-        "max_completion_tokens",
-        "temperature",
-        "top_p",
-        "top_k",
-        "stop",
-        "tools",
-        "tool_choice",
         "parallel_tool_calls",
-        "reasoning_effort",
-        "response_format",
         "user",
         "safety_identifier",
         "thinking",
         "output_config",
     ],
     native: &["cache_control"],
-    no_effect: &[
-        "stream_options",
-        "metadata",
-        "store",
-        "prompt_cache_key",
-        "prompt_cache_retention",
-    ],
+    no_effect: &[],
 };
 
 /// Anthropic must be told a limit: the client's, what is affordable, or all that the model has.

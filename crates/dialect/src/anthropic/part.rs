@@ -4,7 +4,7 @@ use super::encode::Source;
 use super::messages::Turn;
 use crate::error::RequestError;
 use crate::json;
-use crate::source::{Message, data_url, join, literal};
+use crate::source::{self, Message, data_url, join, literal};
 
 /// The kinds of image that Anthropic reads.
 const IMAGES: [&str; 4] = ["image/png", "image/jpeg", "image/gif", "image/webp"];
@@ -121,12 +121,7 @@ fn text(literal: &str, cache: Option<&str>, turn: Turn, out: &mut String) {
 }
 
 fn image(part: &str, cache: Option<&str>) -> Option<String> {
-    let given = Source::member(part, "image_url")?;
-    let literal = if given.starts_with('"') {
-        given
-    } else {
-        literal(given, "url")?
-    };
+    let (literal, _) = source::address(part, "image_url")?;
     let url = json::unescape(json::inside(literal));
     let source = match data_url(&url) {
         Some((kind, data)) => {

@@ -6,7 +6,7 @@ use crate::error::RequestError;
 use crate::features::{Effort, Features, Thinking};
 use crate::json;
 use crate::request::ChatRequest;
-use crate::source::Source;
+use crate::source::{Reasoning, Source};
 
 /// The smallest budget that Anthropic takes, in tokens.
 const BUDGET_TOKENS_MIN: u64 = 1024;
@@ -31,20 +31,12 @@ pub(crate) struct Plan {
     pub(crate) effort: Option<Effort>,
 }
 
-/// What the client asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asked {
-    Nothing,
-    No,
-    Effort(Effort),
-}
-
 impl Plan {
     pub(crate) fn of(source: &Source<'_>, wish: &Wish) -> Result<Self, RequestError> {
         let features = source.edit.features;
-        let asked = asked(source)?;
+        let asked = Reasoning::read(source)?;
         if let Some(own) = source.get("thinking") {
-            if asked != Asked::Nothing {
+            if asked.is_some() {
                 return Err(RequestError::param(
                     "thinking",
                     "`thinking` says what `reasoning_effort` says: send one or the other.",
@@ -56,11 +48,11 @@ impl Plan {
             });
         }
         match asked {
-            Asked::Nothing => Ok(Self {
+            None => Ok(Self {
                 thinking: (features.thinking == Thinking::On && wish.forced_tools).then(disabled),
                 effort: None,
             }),
-            Asked::No => match features.thinking {
+            Some(Reasoning::No) => match features.thinking {
                 Thinking::Never | Thinking::Budget | Thinking::Adaptive => Ok(Self::default()),
                 Thinking::On => Ok(Self {
                     thinking: Some(disabled()),
@@ -74,7 +66,11 @@ impl Plan {
                     Ok(Self::default())
                 }
             },
-            Asked::Effort(effort) => Self::with_effort(source, wish, effort),
+            // There is nothing below low.
+            Some(Reasoning::Effort(Effort::Minimal)) => {
+                Self::with_effort(source, wish, Effort::Low)
+            }
+            Some(Reasoning::Effort(effort)) => Self::with_effort(source, wish, effort),
         }
     }
 
@@ -123,26 +119,6 @@ pub(crate) fn thinks(request: &ChatRequest<'_>, features: &Features) -> bool {
         Thinking::On => !refused,
         Thinking::Always => true,
     }
-}
-
-fn asked(source: &Source<'_>) -> Result<Asked, RequestError> {
-    let Some(sent) = source.get("reasoning_effort") else {
-        return Ok(Asked::Nothing);
-    };
-    Ok(match json::inside(sent) {
-        "none" => Asked::No,
-        "minimal" | "low" => Asked::Effort(Effort::Low),
-        "medium" => Asked::Effort(Effort::Medium),
-        "high" => Asked::Effort(Effort::High),
-        "xhigh" => Asked::Effort(Effort::Xhigh),
-        "max" => Asked::Effort(Effort::Max),
-        _ => {
-            return Err(RequestError::param(
-                "reasoning_effort",
-                "`reasoning_effort` must be none, minimal, low, medium, high, xhigh or max.",
-            ));
-        }
-    })
 }
 
 fn kind(thinking: &str) -> &str {

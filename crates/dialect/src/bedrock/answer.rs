@@ -123,8 +123,8 @@ pub(crate) fn decode(body: &Bytes, origin: &Origin) -> Result<Answer, DecodeErro
         }
     }
     let mut piece = Piece::answer(&origin.id, origin.created, &origin.model);
-    let said = joined(said.into_iter());
-    let thought = joined(thought.into_iter());
+    let said = joined(said);
+    let thought = joined(thought);
     piece.speech(said.as_deref(), thought.as_deref());
     if !details.is_empty() {
         piece.raw(&format!(r#","reasoning_details":[{}]"#, details.join(",")));

@@ -18,32 +18,9 @@ const STREAM_PATH: &str = "/model/{model}/converse-stream";
 /// (`serviceTier`, `performanceConfig`, `guardrailConfig`, `s3Location`) is the provider file's to
 /// set.
 const MEMBERS: Vocabulary = Vocabulary {
-    translated: &[
-        "model",
-        "messages",
-        "stream",
-        "max_tokens",
-        "max_completion_tokens",
-        "temperature",
-        "top_p",
-        "top_k",
-        "stop",
-        "tools",
-        "tool_choice",
-        "reasoning_effort",
-        "thinking",
-        "response_format",
-    ],
+    translated: &["thinking"],
     native: &[],
-    no_effect: &[
-        "stream_options",
-        "metadata",
-        "store",
-        "prompt_cache_key",
-        "prompt_cache_retention",
-        "user",
-        "safety_identifier",
-    ],
+    no_effect: &["user", "safety_identifier"],
 };
 
 /// Writes `request` for a provider that speaks Bedrock's dialect.

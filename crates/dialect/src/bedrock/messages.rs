@@ -2,7 +2,7 @@
 
 use crate::error::RequestError;
 use crate::json;
-use crate::source::{Message, Object, Part, Source, data_url, join, literal, parts};
+use crate::source::{Message, Object, Part, Role, Source, data_url, join, literal, parts};
 
 /// The kinds of image that Bedrock reads, and its names for them.
 const IMAGES: [(&str, &str); 5] = [
@@ -81,20 +81,18 @@ impl Messages {
 
     fn message(&mut self, source: &Source<'_>, message: &Message<'_>) -> Result<(), RequestError> {
         let mut blocks = String::new();
-        match message.get("role").map(json::inside) {
-            Some("system" | "developer") => {
+        match message.role()? {
+            Role::System => {
                 self.content(source, message, &mut blocks)?;
                 join(&mut self.system, &blocks);
             }
-            Some("user") => {
+            Role::User => {
                 self.content(source, message, &mut blocks)?;
                 self.say("user", &blocks);
             }
-            Some("assistant") => self.assistant(source, message)?,
-            Some("tool") => {
-                let id = message.literal("tool_call_id").ok_or_else(|| {
-                    message.error("tool_call_id", "A tool's message needs its `tool_call_id`.")
-                })?;
+            Role::Assistant => self.assistant(source, message)?,
+            Role::Tool => {
+                let id = message.tool_call_id()?;
                 self.content(source, message, &mut blocks)?;
                 let id = call_id(id);
                 let result = format!(
@@ -102,12 +100,6 @@ impl Messages {
                 );
                 self.called = true;
                 self.say("user", &result);
-            }
-            Some(_) | None => {
-                return Err(message.error(
-                    "role",
-                    "`role` must be system, developer, user, assistant or tool for this model.",
-                ));
             }
         }
         Ok(())
@@ -118,12 +110,7 @@ impl Messages {
         source: &Source<'_>,
         message: &Message<'_>,
     ) -> Result<(), RequestError> {
-        if message.get("function_call").is_some() {
-            source.cannot(
-                format!("{}.function_call", message.place),
-                "`function_call` is not supported by the provider of this model: send `tool_calls`.",
-            )?;
-        }
+        message.refuse_function_call(source)?;
         let mut blocks = reasoning(message);
         let signed = !blocks.is_empty();
         self.content(source, message, &mut blocks)?;

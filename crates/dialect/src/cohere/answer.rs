@@ -95,10 +95,7 @@ pub(crate) fn decode(body: &Bytes, origin: &Origin) -> Result<Answer, DecodeErro
     }
     let mut piece = Piece::answer(&raw.id, origin.created, &origin.model);
     piece
-        .speech(
-            joined(said.into_iter()).as_deref(),
-            joined(thought.into_iter()).as_deref(),
-        )
+        .speech(joined(said).as_deref(), joined(thought).as_deref())
         .calls(&calls);
     if let Some(citations) = message.citations {
         piece.raw(r#","citations":"#).raw(citations.get());

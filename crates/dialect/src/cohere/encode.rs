@@ -7,7 +7,7 @@ use crate::json;
 use crate::openai::{Edit, WireRequest};
 use crate::quirks::Quirks;
 use crate::request::ChatRequest;
-use crate::source::{Body, Choice, Form, Function, Object, Source, Vocabulary};
+use crate::source::{Body, Choice, Form, Function, Source, Vocabulary, openai_tools};
 
 /// Where requests go, unless the provider's file says otherwise.
 const PATH: &str = "/chat";
@@ -15,35 +15,14 @@ const PATH: &str = "/chat";
 /// What becomes of each member.
 const MEMBERS: Vocabulary = Vocabulary {
     translated: &[
-        "model",
-        "messages",
-        "stream",
-        "max_tokens",
-        "max_completion_tokens",
-        "temperature",
-        "top_p",
-        "top_k",
         "seed",
         "frequency_penalty",
         "presence_penalty",
-        "stop",
-        "tools",
-        "tool_choice",
-        "reasoning_effort",
         "thinking",
-        "response_format",
         "strict_tools",
     ],
     native: &["documents", "citation_options", "safety_mode", "priority"],
-    no_effect: &[
-        "stream_options",
-        "metadata",
-        "store",
-        "prompt_cache_key",
-        "prompt_cache_retention",
-        "user",
-        "safety_identifier",
-    ],
+    no_effect: &["user", "safety_identifier"],
 };
 
 /// The client's numbers and Cohere's names for them.
@@ -119,21 +98,7 @@ fn tools(source: &Source<'_>, body: &mut Body<'_>) -> Result<(), RequestError> {
             Choice::Auto | Choice::None | Choice::Required => Ok(()),
         };
     }
-    let written: Vec<String> = offered
-        .iter()
-        .map(|function| {
-            let mut inner = Object::new();
-            inner
-                .put("name", function.name)
-                .put_some("description", function.description)
-                .put("parameters", &function.parameters);
-            let mut tool = Object::new();
-            tool.put("type", r#""function""#)
-                .put("function", &inner.end());
-            tool.end()
-        })
-        .collect();
-    body.put("tools", &format!("[{}]", written.join(",")));
+    body.put_some("tools", openai_tools(offered.iter().copied()).as_deref());
     let strict = source.get("strict_tools");
     let by_function = offered.iter().any(|function| function.strict);
     body.put_some(

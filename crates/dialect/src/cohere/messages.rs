@@ -2,7 +2,7 @@
 
 use crate::error::RequestError;
 use crate::json;
-use crate::source::{Message, Object, Part, Source, join, parts};
+use crate::source::{Message, Object, Part, Role, Source, join, parts};
 
 /// All messages as a list.
 ///
@@ -12,29 +12,21 @@ pub(super) fn write(source: &Source<'_>) -> Result<String, RequestError> {
     let mut list = String::new();
     for message in source.messages() {
         let mut out = Object::new();
-        match message.get("role").map(json::inside) {
-            Some("system" | "developer") => {
+        match message.role()? {
+            Role::System => {
                 out.put("role", r#""system""#)
                     .put("content", &content(source, &message)?);
             }
-            Some("user") => {
+            Role::User => {
                 out.put("role", r#""user""#)
                     .put("content", &content(source, &message)?);
             }
-            Some("assistant") => assistant(source, &message, &mut out)?,
-            Some("tool") => {
-                let id = message.literal("tool_call_id").ok_or_else(|| {
-                    message.error("tool_call_id", "A tool's message needs its `tool_call_id`.")
-                })?;
+            Role::Assistant => assistant(source, &message, &mut out)?,
+            Role::Tool => {
+                let id = message.tool_call_id()?;
                 out.put("role", r#""tool""#)
                     .put("tool_call_id", id)
                     .put("content", &content(source, &message)?);
-            }
-            Some(_) | None => {
-                return Err(message.error(
-                    "role",
-                    "`role` must be system, developer, user, assistant or tool for this model.",
-                ));
             }
         }
         join(&mut list, &out.end());
@@ -48,12 +40,7 @@ fn assistant(
     message: &Message<'_>,
     out: &mut Object,
 ) -> Result<(), RequestError> {
-    if message.get("function_call").is_some() {
-        source.cannot(
-            format!("{}.function_call", message.place),
-            "`function_call` is not supported by the provider of this model: send `tool_calls`.",
-        )?;
-    }
+    message.refuse_function_call(source)?;
     out.put("role", r#""assistant""#);
     let said = content(source, message)?;
     let calls = message.calls()?;
@@ -88,7 +75,7 @@ fn content(source: &Source<'_>, message: &Message<'_>) -> Result<String, Request
         [(_, Part::Text(text), _)] => return Ok((*text).to_owned()),
         _ => {}
     }
-    let may_show = message.get("role").map(json::inside) == Some("user");
+    let may_show = message.role()? == Role::User;
     let mut list = String::new();
     for (place, part, _) in &parts {
         let written = match part {

@@ -8,9 +8,8 @@ use super::call::{self, CallIds};
 use super::raw::{RawCandidate, RawPart, RawResponse, extra_content};
 use super::reason::finish_reason;
 use super::report::Counts;
-use crate::compose::Piece;
+use crate::compose::{self, Piece};
 use crate::error::DecodeError;
-use crate::json;
 use crate::openai::{Answer, TextKind};
 use crate::origin::Origin;
 
@@ -116,7 +115,7 @@ fn write_calls(
         let Some(raw) = &part.function_call else {
             continue;
         };
-        let name = crate::compose::literal(raw.name)?;
+        let name = compose::literal(raw.name)?;
         let name = name.ok_or(DecodeError::shape("a call without a name"))?;
         piece.raw(if std::mem::replace(&mut any, true) {
             ","
@@ -152,19 +151,7 @@ fn joined<'a>(
     candidate: &RawCandidate<'a>,
     text: impl Fn(&RawPart<'a>) -> Result<Option<&'a str>, DecodeError>,
 ) -> Result<Option<Cow<'a, str>>, DecodeError> {
-    let mut all: Option<Cow<'a, str>> = None;
-    for part in candidate.parts() {
-        let Some(next) = text(part)? else {
-            continue;
-        };
-        all = Some(match all {
-            None => Cow::Borrowed(next),
-            Some(before) => Cow::Owned(format!(
-                "\"{}{}\"",
-                json::inside(&before),
-                json::inside(next)
-            )),
-        });
-    }
-    Ok(all)
+    let parts = candidate.parts().iter();
+    let literals: Result<Vec<_>, _> = parts.filter_map(|part| text(part).transpose()).collect();
+    Ok(compose::joined(literals?))
 }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::part;
 use crate::error::RequestError;
 use crate::json;
-use crate::source::{Message, Source, join};
+use crate::source::{Message, Role, Source, join};
 
 /// What Google takes in place of a signature that was not sent back, so that a conversation can go on
 /// which another model began. Source: its guide "Thought signatures".
@@ -57,25 +57,21 @@ impl<'a> Contents<'a> {
     }
 
     fn message(&mut self, source: &Source<'_>, message: &Message<'a>) -> Result<(), RequestError> {
-        match message.get("role").map(json::inside) {
-            Some("system" | "developer") => {
+        match message.role()? {
+            Role::System => {
                 let mut parts = String::new();
                 part::content(source, message, &mut parts)?;
                 join(&mut self.system, &parts);
                 Ok(())
             }
-            Some("user") => {
+            Role::User => {
                 let mut parts = String::new();
                 part::content(source, message, &mut parts)?;
                 self.say(Turn::User, &parts);
                 Ok(())
             }
-            Some("assistant") => self.assistant(source, message),
-            Some("tool") => self.result(source, message),
-            Some(_) | None => Err(message.error(
-                "role",
-                "`role` must be system, developer, user, assistant or tool for this model.",
-            )),
+            Role::Assistant => self.assistant(source, message),
+            Role::Tool => self.result(source, message),
         }
     }
 
@@ -84,12 +80,7 @@ impl<'a> Contents<'a> {
         source: &Source<'_>,
         message: &Message<'a>,
     ) -> Result<(), RequestError> {
-        if message.get("function_call").is_some() {
-            source.cannot(
-                format!("{}.function_call", message.place),
-                "`function_call` is not supported by the provider of this model: send `tool_calls`.",
-            )?;
-        }
+        message.refuse_function_call(source)?;
         let mut parts = String::new();
         part::content(source, message, &mut parts)?;
         if let Some(signature) = signature(message.json) {
@@ -120,10 +111,7 @@ impl<'a> Contents<'a> {
     }
 
     fn result(&mut self, source: &Source<'_>, message: &Message<'a>) -> Result<(), RequestError> {
-        let Some(id) = message.literal("tool_call_id") else {
-            return Err(message.error("tool_call_id", "A tool's message needs its `tool_call_id`."));
-        };
-        let id = json::unescape(json::inside(id));
+        let id = json::unescape(json::inside(message.tool_call_id()?));
         let call = self.calls.iter().rposition(|(other, _)| *other == id);
         let named = call.and_then(|call| self.calls.get(call));
         let Some(name) = named.map(|(_, name)| *name).or(message.literal("name")) else {

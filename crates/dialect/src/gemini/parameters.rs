@@ -10,15 +10,6 @@ const STOPS_MAX: usize = 5;
 /// What becomes of each member.
 pub(super) const MEMBERS: Vocabulary = Vocabulary {
     translated: &[
-        "model",
-        "messages",
-        "stream",
-        "max_tokens",
-        "max_completion_tokens",
-        "temperature",
-        "top_p",
-        "top_k",
-        "stop",
         "seed",
         "n",
         "presence_penalty",
@@ -26,24 +17,12 @@ pub(super) const MEMBERS: Vocabulary = Vocabulary {
         "logprobs",
         "top_logprobs",
         "modalities",
-        "tools",
-        "tool_choice",
         "parallel_tool_calls",
-        "reasoning_effort",
-        "response_format",
         "google",
         "extra_body",
     ],
     native: &[],
-    no_effect: &[
-        "stream_options",
-        "metadata",
-        "store",
-        "user",
-        "safety_identifier",
-        "prompt_cache_key",
-        "prompt_cache_retention",
-    ],
+    no_effect: &["user", "safety_identifier"],
 };
 
 /// Numbers that travel as they are, under Google's name.

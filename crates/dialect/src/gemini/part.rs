@@ -2,7 +2,7 @@
 
 use crate::error::RequestError;
 use crate::json;
-use crate::source::{Message, Source, data_url, join, literal};
+use crate::source::{Message, Source, address, data_url, join, literal};
 
 /// The kinds of image that Google reads.
 const IMAGES: [&str; 5] = [
@@ -152,12 +152,7 @@ fn text(literal: &str, out: &mut String) {
 }
 
 fn image(part: &str) -> Option<String> {
-    let given = Source::member(part, "image_url")?;
-    let url = if given.starts_with('"') {
-        given
-    } else {
-        literal(given, "url")?
-    };
+    let (url, _) = address(part, "image_url")?;
     let url = json::unescape(json::inside(url));
     match data_url(&url) {
         Some((kind, data)) => {
@@ -204,12 +199,7 @@ fn audio(part: &str) -> Option<String> {
 }
 
 fn video(part: &str) -> Option<String> {
-    let given = Source::member(part, "video_url")?;
-    let url = if given.starts_with('"') {
-        given
-    } else {
-        literal(given, "url")?
-    };
+    let (url, _) = address(part, "video_url")?;
     let url = json::unescape(json::inside(url));
     match data_url(&url) {
         Some((kind, data)) => kind.starts_with("video/").then(|| inline(kind, data)),

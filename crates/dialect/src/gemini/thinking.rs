@@ -7,7 +7,7 @@ use crate::error::RequestError;
 use crate::features::{Effort, Features, Thinking};
 use crate::json;
 use crate::request::ChatRequest;
-use crate::source::Source;
+use crate::source::{Reasoning, Source};
 
 /// The `thinkingConfig`, or `None` where the model does as it does.
 ///
@@ -18,7 +18,7 @@ pub(super) fn config(
     own: Option<&str>,
 ) -> Result<Option<String>, RequestError> {
     let features = source.edit.features;
-    let asked = asked(source)?;
+    let asked = Reasoning::read(source)?;
     if let Some(own) = own {
         if asked.is_some() {
             return Err(RequestError::param(
@@ -30,7 +30,7 @@ pub(super) fn config(
     }
     match asked {
         None => Ok(None),
-        Some(Asked::No) => match features.thinking {
+        Some(Reasoning::No) => match features.thinking {
             Thinking::Never | Thinking::Budget | Thinking::Adaptive => Ok(None),
             Thinking::On => Ok(Some(r#"{"thinkingBudget":0}"#.to_owned())),
             Thinking::Always => {
@@ -41,7 +41,7 @@ pub(super) fn config(
                 Ok(None)
             }
         },
-        Some(Asked::Effort(wished)) => {
+        Some(Reasoning::Effort(wished)) => {
             if let Some(level) = features.effort_at_most(wished) {
                 let level = level.as_str().to_ascii_uppercase();
                 return Ok(Some(format!(
@@ -78,34 +78,6 @@ pub(crate) fn thinks(request: &ChatRequest<'_>, features: &Features) -> bool {
         Thinking::On => asked != Some(false),
         Thinking::Always => true,
     }
-}
-
-/// What the client asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asked {
-    No,
-    Effort(Effort),
-}
-
-fn asked(source: &Source<'_>) -> Result<Option<Asked>, RequestError> {
-    let Some(sent) = source.get("reasoning_effort") else {
-        return Ok(None);
-    };
-    Ok(Some(match json::inside(sent) {
-        "none" => Asked::No,
-        "minimal" => Asked::Effort(Effort::Minimal),
-        "low" => Asked::Effort(Effort::Low),
-        "medium" => Asked::Effort(Effort::Medium),
-        "high" => Asked::Effort(Effort::High),
-        "xhigh" => Asked::Effort(Effort::Xhigh),
-        "max" => Asked::Effort(Effort::Max),
-        _ => {
-            return Err(RequestError::param(
-                "reasoning_effort",
-                "`reasoning_effort` must be none, minimal, low, medium, high, xhigh or max.",
-            ));
-        }
-    }))
 }
 
 /// Tokens that every model with a budget takes; 24,576 is the most that the smaller ones do.

@@ -7,7 +7,9 @@ use crate::json;
 use crate::openai::{Edit, WireRequest};
 use crate::quirks::Quirks;
 use crate::request::ChatRequest;
-use crate::source::{Body, Choice, Form, Function, Object, Source, Vocabulary};
+use crate::source::{
+    Body, Choice, Form, Function, Object, Reasoning, Source, Vocabulary, openai_tools,
+};
 
 /// Where requests go, unless the provider's file says otherwise.
 const PATH: &str = "/api/chat";
@@ -15,37 +17,16 @@ const PATH: &str = "/api/chat";
 /// What becomes of each member.
 const MEMBERS: Vocabulary = Vocabulary {
     translated: &[
-        "model",
-        "messages",
-        "stream",
-        "max_tokens",
-        "max_completion_tokens",
-        "temperature",
-        "top_p",
-        "top_k",
         "min_p",
         "seed",
         "frequency_penalty",
         "presence_penalty",
         "repeat_penalty",
-        "stop",
-        "tools",
-        "tool_choice",
-        "reasoning_effort",
         "think",
-        "response_format",
         "options",
     ],
     native: &["keep_alive"],
-    no_effect: &[
-        "stream_options",
-        "metadata",
-        "store",
-        "prompt_cache_key",
-        "prompt_cache_retention",
-        "user",
-        "safety_identifier",
-    ],
+    no_effect: &["user", "safety_identifier"],
 };
 
 /// The numbers that are options there, under the same names.
@@ -110,21 +91,7 @@ fn tools(source: &Source<'_>) -> Result<Option<String>, RequestError> {
             "This model's provider cannot demand a call: send `auto` or `none`.",
         )?,
     }
-    let written: Vec<String> = functions
-        .iter()
-        .map(|function| {
-            let mut inner = Object::new();
-            inner
-                .put("name", function.name)
-                .put_some("description", function.description)
-                .put("parameters", &function.parameters);
-            let mut tool = Object::new();
-            tool.put("type", r#""function""#)
-                .put("function", &inner.end());
-            tool.end()
-        })
-        .collect();
-    Ok((!written.is_empty()).then(|| format!("[{}]", written.join(","))))
+    Ok(openai_tools(&functions))
 }
 
 /// The client's own `think`, or its effort: a level where the model has levels, else on or off.
@@ -145,23 +112,15 @@ fn think(source: &Source<'_>) -> Result<Option<String>, RequestError> {
         }
         return Ok(None);
     }
-    let effort = match sent {
-        "none" => return Ok(Some("false".to_owned())),
-        "minimal" | "low" => Effort::Low,
-        "medium" => Effort::Medium,
-        "high" => Effort::High,
-        "xhigh" => Effort::Xhigh,
-        "max" => Effort::Max,
-        _ => {
-            return Err(RequestError::param(
-                "reasoning_effort",
-                "`reasoning_effort` must be none, minimal, low, medium, high, xhigh or max.",
-            ));
-        }
-    };
-    Ok(Some(match features.effort_at_most(effort) {
+    let level = |effort| match features.effort_at_most(effort) {
         Some(level) => json::quote(level.as_str()),
         None => "true".to_owned(),
+    };
+    Ok(Reasoning::read(source)?.map(|asked| match asked {
+        Reasoning::No => "false".to_owned(),
+        // There is nothing below low.
+        Reasoning::Effort(Effort::Minimal) => level(Effort::Low),
+        Reasoning::Effort(effort) => level(effort),
     }))
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::error::RequestError;
 use crate::json;
-use crate::source::{Call, Message, Object, Part, Source, data_url, join, literal, parts};
+use crate::source::{Call, Message, Object, Part, Role, Source, data_url, join, literal, parts};
 
 /// All messages as a list.
 ///
@@ -16,34 +16,26 @@ pub(super) fn write(source: &Source<'_>) -> Result<String, RequestError> {
     let mut names: HashMap<&str, &str> = HashMap::new();
     for message in source.messages() {
         let mut out = Object::new();
-        match message.get("role").map(json::inside) {
-            Some("system" | "developer") => {
+        match message.role()? {
+            Role::System => {
                 out.put("role", r#""system""#);
                 content(source, &message, &mut out)?;
             }
-            Some("user") => {
+            Role::User => {
                 out.put("role", r#""user""#);
                 content(source, &message, &mut out)?;
             }
-            Some("assistant") => {
+            Role::Assistant => {
                 let calls = assistant(source, &message, &mut out)?;
                 names.extend(calls.iter().map(|call| (call.id, call.name)));
             }
-            Some("tool") => {
-                let id = message.literal("tool_call_id").ok_or_else(|| {
-                    message.error("tool_call_id", "A tool's message needs its `tool_call_id`.")
-                })?;
+            Role::Tool => {
+                let id = message.tool_call_id()?;
                 let name = literal(message.json, "name").or_else(|| names.get(id).copied());
                 out.put("role", r#""tool""#)
                     .put("tool_call_id", id)
                     .put_some("tool_name", name);
                 content(source, &message, &mut out)?;
-            }
-            Some(_) | None => {
-                return Err(message.error(
-                    "role",
-                    "`role` must be system, developer, user, assistant or tool for this model.",
-                ));
             }
         }
         join(&mut list, &out.end());
@@ -56,12 +48,7 @@ fn assistant<'a>(
     message: &Message<'a>,
     out: &mut Object,
 ) -> Result<Vec<Call<'a>>, RequestError> {
-    if message.get("function_call").is_some() {
-        source.cannot(
-            format!("{}.function_call", message.place),
-            "`function_call` is not supported by the provider of this model: send `tool_calls`.",
-        )?;
-    }
+    message.refuse_function_call(source)?;
     out.put("role", r#""assistant""#);
     content(source, message, out)?;
     out.put_some("thinking", message.literal("reasoning_content"));

@@ -2,6 +2,7 @@
 
 use super::{Source, literal};
 use crate::error::RequestError;
+use crate::features::Effort;
 use crate::json;
 
 /// The form that an answer is to have.
@@ -49,15 +50,76 @@ impl<'a> Form<'a> {
     }
 }
 
-/// What becomes of the members that a client can send: each is in one of these lists, or a 400.
+/// How much a model is to reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reasoning {
+    /// Not at all.
+    No,
+    Effort(Effort),
+}
+
+impl Reasoning {
+    /// `reasoning_effort`; `None` where nothing is asked for.
+    ///
+    /// # Errors
+    /// Another word than OpenAI's.
+    pub(crate) fn read(source: &Source<'_>) -> Result<Option<Self>, RequestError> {
+        let Some(sent) = source.get("reasoning_effort") else {
+            return Ok(None);
+        };
+        Ok(Some(Self::Effort(match json::inside(sent) {
+            "none" => return Ok(Some(Self::No)),
+            "minimal" => Effort::Minimal,
+            "low" => Effort::Low,
+            "medium" => Effort::Medium,
+            "high" => Effort::High,
+            "xhigh" => Effort::Xhigh,
+            "max" => Effort::Max,
+            _ => {
+                return Err(RequestError::param(
+                    "reasoning_effort",
+                    "`reasoning_effort` must be none, minimal, low, medium, high, xhigh or max.",
+                ));
+            }
+        })))
+    }
+}
+
+/// What becomes of the members that a client can send: each is in one of these lists or in one of
+/// [`EVERYWHERE`] and [`NO_EFFECT`], or it is a 400.
 pub(crate) struct Vocabulary {
-    /// Translated, each by its own function.
+    /// Translated beside those that every dialect translates, each by its own function.
     pub(crate) translated: &'static [&'static str],
     /// The dialect's own, which travel as they are.
     pub(crate) native: &'static [&'static str],
-    /// Without effect on the answer: left out without a word.
+    /// Without effect on the answer, as [`NO_EFFECT`] is everywhere: left out without a word.
     pub(crate) no_effect: &'static [&'static str],
 }
+
+/// Members that every dialect translates.
+const EVERYWHERE: &[&str] = &[
+    "model",
+    "messages",
+    "stream",
+    "max_tokens",
+    "max_completion_tokens",
+    "temperature",
+    "top_p",
+    "top_k",
+    "stop",
+    "tools",
+    "tool_choice",
+    "reasoning_effort",
+    "response_format",
+];
+/// Members without effect on any provider's answer.
+const NO_EFFECT: &[&str] = &[
+    "stream_options",
+    "metadata",
+    "store",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+];
 
 /// Members that ask for what is so anyway, when they have this value.
 const DEFAULTS: [(&str, &[&str]); 13] = [
@@ -92,8 +154,9 @@ impl Vocabulary {
             let is_default = DEFAULTS.iter().any(|(default, values)| {
                 *default == name && values.iter().any(|value| same_json(value, sent))
             });
-            let lists = [self.translated, self.native, self.no_effect];
-            let known = lists.iter().any(|list| list.contains(&name));
+            let own = [self.translated, self.native, self.no_effect];
+            let mut lists = own.into_iter().chain([EVERYWHERE, NO_EFFECT]);
+            let known = lists.any(|list| list.contains(&name));
             if by_file || !(known || is_default) {
                 let hint = match name {
                     "functions" | "function_call" => ", and send `tools` and `tool_choice` instead",

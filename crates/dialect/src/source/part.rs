@@ -52,14 +52,10 @@ impl<'a> Part<'a> {
         let text = literal(part, if kind == "refusal" { "refusal" } else { "text" });
         match (kind, text) {
             ("text" | "refusal", Some(text)) => Self::Text(text),
-            ("image_url", _) => {
-                let given = Source::member(part, "image_url").unwrap_or_default();
-                let bare = given.starts_with('"').then_some(given);
-                match bare.or_else(|| literal(given, "url")) {
-                    Some(url) => Self::Image { url, given },
-                    None => Self::Other,
-                }
-            }
+            ("image_url", _) => match address(part, "image_url") {
+                Some((url, given)) => Self::Image { url, given },
+                None => Self::Other,
+            },
             ("file", _) => {
                 let file = Source::member(part, "file").unwrap_or_default();
                 Self::File {
@@ -70,6 +66,14 @@ impl<'a> Part<'a> {
             (_, _) => Self::Other,
         }
     }
+}
+
+/// The address in a member of a part, a literal, and what stands there: the address alone or an
+/// object around it.
+pub(crate) fn address<'a>(part: &'a str, member: &str) -> Option<(&'a str, &'a str)> {
+    let given = Source::member(part, member)?;
+    let bare = given.starts_with('"').then_some(given);
+    Some((bare.or_else(|| literal(given, "url"))?, given))
 }
 
 /// The media type and the payload of a base64 data URL.

@@ -1,6 +1,6 @@
 //! The functions that a client offers, and the choice among them.
 
-use super::{Source, literal};
+use super::{Object, Source, join, literal};
 use crate::error::RequestError;
 use crate::json;
 
@@ -51,6 +51,26 @@ impl<'a> Function<'a> {
         }
         Ok(out)
     }
+}
+
+/// Functions as a list of tools in the form of OpenAI's API, which others have taken over; `None`
+/// where there is none.
+pub(crate) fn openai_tools<'f, 'a: 'f>(
+    functions: impl IntoIterator<Item = &'f Function<'a>>,
+) -> Option<String> {
+    let mut list = String::new();
+    for function in functions {
+        let mut inner = Object::new();
+        inner
+            .put("name", function.name)
+            .put_some("description", function.description)
+            .put("parameters", &function.parameters);
+        let mut tool = Object::new();
+        tool.put("type", r#""function""#)
+            .put("function", &inner.end());
+        join(&mut list, &tool.end());
+    }
+    (!list.is_empty()).then(|| format!("[{list}]"))
 }
 
 /// A schema of an object must say that it is one.
