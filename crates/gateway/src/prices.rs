@@ -1,8 +1,11 @@
 //! What a request may be charged by: the model's prices of this moment, with the customer's markup, kept before they are used.
 
 use std::{
-    collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    collections::HashMap,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use billing::{AccountId, Multiplier, Offer, PriceId, Priced, ServiceTier};
@@ -28,14 +31,21 @@ pub struct Markup {
 }
 
 /// An offer by the versions in it, and what it is multiplied by.
-type Marked = (Vec<PriceId>, Multiplier);
+type Marking = (Vec<PriceId>, Multiplier);
 
-/// The markups, and the prices that are known to be kept in the books.
+/// An offer with a markup.
+#[derive(Debug)]
+struct Marked {
+    offer: Arc<Offer>,
+    /// Whether the books are known to have its prices.
+    recorded: AtomicBool,
+}
+
+/// The markups, and the offers that they make.
 #[derive(Debug, Default)]
 pub struct Prices {
     markups: Vec<Markup>,
-    offers: Mutex<HashMap<Marked, Arc<Offer>>>,
-    recorded: Mutex<HashSet<PriceId>>,
+    offers: RwLock<HashMap<Marking, Arc<Marked>>>,
 }
 
 /// The price of a request, pinned.
@@ -49,7 +59,8 @@ pub struct Quoted {
 
 impl Prices {
     /// With these markups; the narrowest that fits counts: of an account, of a group, of a model,
-    /// and of two as narrow the first.
+    /// and of two as narrow the first. The books already have every price of the catalogue, so a
+    /// request without a markup takes no lock and asks nobody.
     #[must_use]
     pub fn new(mut markups: Vec<Markup>) -> Self {
         markups.sort_by_key(|markup| {
@@ -77,8 +88,8 @@ impl Prices {
         model: &Model,
         tier: Option<&str>,
     ) -> Result<Quoted, ApiError> {
-        let offer = self.offer(key, model)?;
-        self.pin(store, model, offer, tier).await
+        let own = of_now(model)?;
+        self.pin(store, key, model, own, tier).await
     }
 
     /// The same for a model whose prices differ by the size and the quality of images.
@@ -100,18 +111,20 @@ impl Prices {
             price: Arc::clone(price),
             id: *id,
         };
-        let offer = Arc::new(Offer::new(priced, Vec::new()));
-        let offer = self.marked_up(key, model, &offer)?;
-        self.pin(store, model, offer, None).await
+        let own = Arc::new(Offer::new(priced, Vec::new()));
+        self.pin(store, key, model, &own, None).await
     }
 
     async fn pin(
         &self,
         store: &Store,
+        key: &KeyRecord,
         model: &Model,
-        offer: Arc<Offer>,
+        own: &Arc<Offer>,
         tier: Option<&str>,
     ) -> Result<Quoted, ApiError> {
+        let marked = self.marked_up(key, model, own)?;
+        let offer = marked.as_ref().map_or(own, |marked| &marked.offer);
         let priced = match asked_tier(tier) {
             None => offer.standard(),
             Some(tier) => match offer.of(tier) {
@@ -122,11 +135,14 @@ impl Prices {
                 None => return Err(no_price_of(tier)),
             },
         };
-        self.record(store, model, &offer).await?;
-        Ok(Quoted {
+        let quoted = Quoted {
             priced: priced.clone(),
-            offer,
-        })
+            offer: Arc::clone(offer),
+        };
+        if let Some(marked) = marked {
+            record(store, model, &marked).await?;
+        }
+        Ok(quoted)
     }
 
     /// What a key's requests to a model are charged by now.
@@ -134,34 +150,40 @@ impl Prices {
     /// # Errors
     /// The model has no price.
     pub fn offer(&self, key: &KeyRecord, model: &Model) -> Result<Arc<Offer>, ApiError> {
-        let now = Timestamp::now().as_second();
-        let offer = model.prices.at(now).ok_or(ApiError::NoPrice)?;
-        self.marked_up(key, model, offer)
+        let own = of_now(model)?;
+        let marked = self.marked_up(key, model, own)?;
+        Ok(Arc::clone(marked.as_ref().map_or(own, |one| &one.offer)))
     }
 
-    /// An offer as this key's account pays it.
+    /// An offer as this key's account pays it; `None` where that is as it is.
     fn marked_up(
         &self,
         key: &KeyRecord,
         model: &Model,
-        offer: &Arc<Offer>,
-    ) -> Result<Arc<Offer>, ApiError> {
+        own: &Offer,
+    ) -> Result<Option<Arc<Marked>>, ApiError> {
         let factor = self.markup(key.account_id, key.price_group.as_deref(), &model.full_name);
         if factor == Multiplier::ONE {
-            return Ok(Arc::clone(offer));
+            return Ok(None);
         }
-        let ids = offer.all().map(|(_, priced)| priced.id).collect();
-        let mut offers = lock(&self.offers);
-        if let Some(known) = offers.get(&(ids, factor)) {
-            return Ok(Arc::clone(known));
+        let ids = own.all().map(|(_, priced)| priced.id).collect();
+        let marking: Marking = (ids, factor);
+        let offers = self.offers.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = offers.get(&marking) {
+            return Ok(Some(Arc::clone(known)));
         }
-        let marked = Arc::new(offer.marked_up(factor)?);
+        drop(offers);
+        let marked = Marked {
+            offer: Arc::new(own.marked_up(factor)?),
+            recorded: AtomicBool::new(false),
+        };
+        let mut offers = self.offers.write().unwrap_or_else(PoisonError::into_inner);
         if offers.len() >= OFFERS_MAX {
             offers.clear();
         }
-        let ids = offer.all().map(|(_, priced)| priced.id).collect();
-        offers.insert((ids, factor), Arc::clone(&marked));
-        Ok(marked)
+        // Of two that worked it out at once the first one's stays.
+        let kept = offers.entry(marking).or_insert_with(|| Arc::new(marked));
+        Ok(Some(Arc::clone(kept)))
     }
 
     fn markup(&self, account: AccountId, group: Option<&str>, model: &str) -> Multiplier {
@@ -179,35 +201,30 @@ impl Prices {
         let found = self.markups.iter().find(fits);
         found.map_or(Multiplier::ONE, |markup| markup.factor)
     }
+}
 
-    /// Keeps every price of an offer, so that every charge can be computed again.
-    async fn record(&self, store: &Store, model: &Model, offer: &Offer) -> Result<(), ApiError> {
-        let new: Vec<&Priced> = {
-            let recorded = lock(&self.recorded);
-            let new = offer.all().map(|(_, priced)| priced);
-            new.filter(|priced| !recorded.contains(&priced.id))
-                .collect()
-        };
-        if new.is_empty() {
-            return Ok(());
-        }
-        let mut rows = Vec::with_capacity(new.len());
-        for priced in &new {
-            rows.push((priced.id, priced.price.to_json()?));
-        }
-        let rows: Vec<(PriceId, &str, &str, &str)> = rows
-            .iter()
-            .map(|(id, json)| (*id, &*model.provider.name, &*model.id, json.as_str()))
-            .collect();
-        store.record_prices(&rows).await?;
-        self.are_recorded(new.iter().map(|priced| priced.id));
-        Ok(())
-    }
+/// What a model costs the operator at this moment.
+fn of_now(model: &Model) -> Result<&Arc<Offer>, ApiError> {
+    let now = Timestamp::now().as_second();
+    model.prices.at(now).ok_or(ApiError::NoPrice)
+}
 
-    /// The books have these prices.
-    pub fn are_recorded(&self, ids: impl IntoIterator<Item = PriceId>) {
-        lock(&self.recorded).extend(ids);
+/// Keeps every price of an offer, so that every charge can be computed again.
+async fn record(store: &Store, model: &Model, marked: &Marked) -> Result<(), ApiError> {
+    if marked.recorded.load(Ordering::Acquire) {
+        return Ok(());
     }
+    let mut rows = Vec::new();
+    for (_, priced) in marked.offer.all() {
+        rows.push((priced.id, priced.price.to_json()?));
+    }
+    let rows: Vec<(PriceId, &str, &str, &str)> = rows
+        .iter()
+        .map(|(id, json)| (*id, &*model.provider.name, &*model.id, json.as_str()))
+        .collect();
+    store.record_prices(&rows).await?;
+    marked.recorded.store(true, Ordering::Release);
+    Ok(())
 }
 
 /// The tier that a request's `service_tier`, as JSON, asks for, where that has a price of its own.
@@ -227,10 +244,6 @@ fn no_price_of(tier: ServiceTier) -> ApiError {
         )
         .into(),
     }
-}
-
-fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
-    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether a text is a pattern's, in which `*` stands for any text.

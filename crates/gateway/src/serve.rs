@@ -179,11 +179,6 @@ fn share(
     cut_streams: watch::Receiver<bool>,
 ) -> Result<Shared, ServeError> {
     let prices = Prices::new(settings.markups.clone());
-    let recorded = catalogue
-        .models()
-        .iter()
-        .flat_map(|model| model.all_prices());
-    prices.are_recorded(recorded.map(|(_, id)| id));
     Ok(Arc::new(App {
         upstream: Upstream::new(&settings)?,
         body_room: Room::new(settings.bodies_bytes_max),

@@ -63,6 +63,10 @@ impl Price {
         let mut exact = rates.fee();
         let mut sum = details.request;
         for (bucket, part) in Bucket::ALL.into_iter().zip(&mut details.buckets) {
+            // Most requests fill two or three buckets, and each part takes a wide division.
+            if usage.get(bucket) == 0 {
+                continue;
+            }
             exact = self
                 .exact_of(rates, usage, bucket)
                 .and_then(|more| exact.checked_add(more))
