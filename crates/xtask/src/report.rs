@@ -79,6 +79,12 @@ pub(crate) enum Failure {
     },
 }
 
+impl From<price_tables::TableError> for Failure {
+    fn from(error: price_tables::TableError) -> Self {
+        Self::content(error.place, error.problem)
+    }
+}
+
 impl Failure {
     /// A [`Failure::File`] about `path`.
     pub(crate) fn file(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {

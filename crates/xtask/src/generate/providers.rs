@@ -328,7 +328,7 @@ exception inside the stream is an error inside the client's stream. `guardrail_i
 ## To add a provider here
 
 Write `providers/NAME.toml` without models, ending in the marker line of the other files; add the provider to
-the plan in `crates/xtask/prices.toml`; run `cargo xtask prices`, `cargo xtask gen` and `cargo xtask tidy`.
+the plan in `crates/price-tables/prices.toml`; run `cargo xtask prices`, `cargo xtask gen` and `cargo xtask tidy`.
 No Rust is involved.
 ";
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{facts::Price, model::Model};
+use price_tables::{Model, Price};
 
 /// The line below which everything is written by the chore.
 pub(crate) const MARKER: &str =
@@ -113,8 +113,10 @@ fn quoted(text: &str) -> String {
 mod tests {
     use std::collections::BTreeMap;
 
+    use price_tables::Kind;
+
     use super::*;
-    use crate::{prices::facts::Kind, provider_file::ProviderFile};
+    use crate::provider_file::ProviderFile;
 
     fn model() -> Model {
         let amounts = |prompt: &str| {

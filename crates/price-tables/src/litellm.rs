@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 
-use super::{
+use crate::{
+    TableError,
     decimal::Decimal,
     facts::{Facts, Kind, Price},
 };
-use crate::report::Failure;
 
 /// Members that hold dollars per token, and what they are for.
 const PER_TOKEN: [(&str, Kind); 9] = [
@@ -48,28 +48,28 @@ const NO_WINDOW: u64 = 32_000;
 type Row = BTreeMap<String, Box<RawValue>>;
 
 /// The table, by model.
-pub(crate) struct Litellm {
+pub struct Litellm {
     rows: BTreeMap<String, Row>,
 }
 
 impl Litellm {
     /// Reads the table.
-    pub(crate) fn parse(text: &str) -> Result<Self, Failure> {
+    pub(crate) fn parse(text: &str) -> Result<Self, TableError> {
         let rows = serde_json::from_str(text)
-            .map_err(|error| Failure::content("the litellm table", error))?;
+            .map_err(|error| TableError::at("the litellm table", error))?;
         Ok(Self { rows })
     }
 
     /// The models of `provider` that do what the gateway offers and whose id starts with `prefix`,
     /// which is cut off.
-    pub(crate) fn models(&self, provider: &str, prefix: &str) -> Result<Vec<Facts>, Failure> {
+    pub(crate) fn models(&self, provider: &str, prefix: &str) -> Result<Vec<Facts>, TableError> {
         self.rows
             .iter()
             .filter(|(_, row)| text(row, "litellm_provider").is_some_and(|name| name == provider))
             .filter_map(|(id, row)| Some((id.strip_prefix(prefix)?, row, endpoints(row)?)))
             .map(|(id, row, endpoints)| {
                 facts(id, row, endpoints)
-                    .map_err(|why| Failure::content(format!("litellm {id}"), why))
+                    .map_err(|why| TableError::at(format!("litellm {id}"), why))
             })
             .collect()
     }

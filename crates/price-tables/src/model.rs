@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{
+use crate::{
     decimal::{Decimal, FRACTION_DIGITS_MAX},
     facts::{Facts, Kind, Price},
     plan::{Provider, matches_any},
@@ -10,26 +10,38 @@ use super::{
 
 /// A model as the provider file will have it.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Model {
-    pub(crate) id: String,
-    pub(crate) endpoints: Vec<String>,
-    pub(crate) tokenizer: Option<String>,
-    pub(crate) token_factor: Option<u32>,
-    pub(crate) context_window: u64,
-    pub(crate) max_output_tokens: Option<u64>,
-    pub(crate) hidden_output: bool,
-    pub(crate) image_rule: Option<String>,
-    pub(crate) features: BTreeMap<String, toml::Value>,
-    pub(crate) deprecated: bool,
-    pub(crate) price: Price,
-    pub(crate) tiers: BTreeMap<u64, Price>,
+pub struct Model {
+    /// What clients ask for.
+    pub id: String,
+    /// What it does; empty: it answers chats.
+    pub endpoints: Vec<String>,
+    /// How its text is cut into tokens, by the names of provider files.
+    pub tokenizer: Option<String>,
+    /// Thousandths of that count.
+    pub token_factor: Option<u32>,
+    /// Tokens that fit.
+    pub context_window: u64,
+    /// Tokens of output at most.
+    pub max_output_tokens: Option<u64>,
+    /// Whether it reasons out of sight.
+    pub hidden_output: bool,
+    /// How its images are counted.
+    pub image_rule: Option<String>,
+    /// What it can do, where that differs from its dialect.
+    pub features: BTreeMap<String, toml::Value>,
+    /// Whether its end is announced, within a year.
+    pub deprecated: bool,
+    /// The plain price.
+    pub price: Price,
+    /// Prices for prompts longer than the key.
+    pub tiers: BTreeMap<u64, Price>,
     /// Prices of service tiers, and those for long prompts.
-    pub(crate) service: BTreeMap<&'static str, (Price, BTreeMap<u64, Price>)>,
+    pub service: BTreeMap<&'static str, (Price, BTreeMap<u64, Price>)>,
 }
 
 /// Why a row of the table is not in the provider file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum LeftOut {
+pub enum LeftOut {
     /// The plan does not take it.
     ByPlan,
     /// The provider has ended it.
@@ -46,7 +58,8 @@ pub(crate) enum LeftOut {
 
 impl LeftOut {
     /// The reason in words.
-    pub(crate) const fn words(self) -> &'static str {
+    #[must_use]
+    pub const fn words(self) -> &'static str {
         match self {
             Self::ByPlan => "by plan",
             Self::Ended => "ended",

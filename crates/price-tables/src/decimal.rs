@@ -19,14 +19,14 @@ const FLOAT_PRECISION: u128 = 1_000_000_000_000_000;
 
 /// A number that is not negative, `mantissa × 10^exponent`, kept without trailing zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Decimal {
+pub struct Decimal {
     mantissa: u128,
     exponent: i32,
 }
 
 /// Why a text is not a price.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum DecimalError {
+pub enum DecimalError {
     /// Not a plain or scientific decimal number, or negative.
     #[error("\"{0}\" is not a decimal number from zero up")]
     NotDecimal(String),
@@ -37,7 +37,8 @@ pub(crate) enum DecimalError {
 
 impl Decimal {
     /// The number times `10^places`.
-    pub(crate) fn shifted(self, places: i32) -> Self {
+    #[must_use]
+    pub fn shifted(self, places: i32) -> Self {
         Self::normal(self.mantissa, self.exponent.saturating_add(places))
     }
 
@@ -46,7 +47,8 @@ impl Decimal {
     /// Tables are written by programs that multiply floats, so 0.2 turns into 0.20000000000000001.
     /// No published price has 15 digits; one that does, and is as close to a number of 12 digits as
     /// a float can tell, is that number. Anything else is returned as it is.
-    pub(crate) fn without_float_noise(self) -> Self {
+    #[must_use]
+    pub fn without_float_noise(self) -> Self {
         let digits = self.mantissa.checked_ilog10().map_or(0, |log| log + 1);
         if !(FLOAT_DIGITS_MIN..=FLOAT_DIGITS_MAX).contains(&digits) {
             return self;
@@ -61,7 +63,8 @@ impl Decimal {
 
     /// The number, rounded up to `places` digits after the point where it is a fraction that no
     /// decimal can say, such as a third: those have as many digits as a float prints.
-    pub(crate) fn fraction_rounded_up(self, places: i32) -> Self {
+    #[must_use]
+    pub fn fraction_rounded_up(self, places: i32) -> Self {
         let digits = self.mantissa.checked_ilog10().map_or(0, |log| log + 1);
         let excess = self.fraction_digits() - places;
         if digits < FLOAT_DIGITS_MIN || excess <= 0 {
@@ -77,12 +80,14 @@ impl Decimal {
     }
 
     /// True for zero.
-    pub(crate) fn is_zero(self) -> bool {
+    #[must_use]
+    pub fn is_zero(self) -> bool {
         self.mantissa == 0
     }
 
     /// How many digits follow the point.
-    pub(crate) fn fraction_digits(self) -> i32 {
+    #[must_use]
+    pub fn fraction_digits(self) -> i32 {
         self.exponent.min(0).saturating_neg()
     }
 
