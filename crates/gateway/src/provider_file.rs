@@ -651,6 +651,17 @@ price = { prompt = "2.50", completion = "10.00", cached_prompt = "1.25" }
     }
 
     #[test]
+    fn more_than_1500_models_have_a_price() {
+        let priced = |text: &str| {
+            let file = ProviderFile::parse("built-in", text).unwrap();
+            let books = file.models.iter().map(|model| model.book().unwrap());
+            books.filter(|book| book.offers().count() > 0).count()
+        };
+        let count: usize = BUILTIN_PROVIDERS.iter().map(|(_, text)| priced(text)).sum();
+        assert!(count >= 1_500, "{count}");
+    }
+
+    #[test]
     fn every_built_in_file_is_sound() {
         assert!(BUILTIN_PROVIDERS.len() >= 3);
         for (name, text) in BUILTIN_PROVIDERS {

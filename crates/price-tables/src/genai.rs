@@ -59,6 +59,14 @@ impl GenaiPrices {
         })
     }
 
+    /// How many rows there are of each provider.
+    pub(crate) fn providers(&self) -> BTreeMap<String, usize> {
+        let counts = self.providers.iter();
+        counts
+            .map(|(name, rows)| (name.clone(), rows.len()))
+            .collect()
+    }
+
     /// The models of `provider` that have a price for text in and out and whose id starts with `prefix`, which is cut off.
     pub(crate) fn chat_models(
         &self,

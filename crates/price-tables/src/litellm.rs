@@ -60,6 +60,19 @@ impl Litellm {
         Ok(Self { rows })
     }
 
+    /// How many rows there are of each provider.
+    pub(crate) fn providers(&self) -> BTreeMap<String, usize> {
+        let mut counts = BTreeMap::new();
+        for name in self
+            .rows
+            .values()
+            .filter_map(|row| text(row, "litellm_provider"))
+        {
+            *counts.entry(name).or_default() += 1;
+        }
+        counts
+    }
+
     /// The models of `provider` that do what the gateway offers and whose id starts with `prefix`,
     /// which is cut off.
     pub(crate) fn models(&self, provider: &str, prefix: &str) -> Result<Vec<Facts>, TableError> {

@@ -31,6 +31,15 @@ impl Table {
         })
     }
 
+    /// How many rows it has of each provider, by the table's own names.
+    #[must_use]
+    pub fn providers(&self) -> BTreeMap<String, usize> {
+        match self {
+            Self::Litellm(table) => table.providers(),
+            Self::GenaiPrices(table) => table.providers(),
+        }
+    }
+
     fn rows(&self, key: &str, prefix: &str) -> Result<Vec<Facts>, TableError> {
         match self {
             Self::Litellm(table) => table.models(key, prefix),
@@ -136,6 +145,7 @@ mod tests {
     fn a_model_from_two_rows_is_an_error_and_no_rows_are_told() {
         let twice = provider("[{ key = \"acme\" }, { key = \"acme\" }]");
         assert!(pick(&table(), &twice, "2026-11-22").is_err());
+        assert_eq!(table().providers()["acme"], 4);
         let nothing = provider("[{ key = \"other\" }]");
         assert_eq!(pick(&table(), &nothing, "x").unwrap().absent, ["other"]);
     }

@@ -31,6 +31,17 @@ pub enum TableName {
     GenaiPrices,
 }
 
+impl TableName {
+    /// The package that ships it.
+    #[must_use]
+    pub const fn package(self) -> &'static str {
+        match self {
+            Self::Litellm => "litellm",
+            Self::GenaiPrices => "genai-prices",
+        }
+    }
+}
+
 /// A table inside a published package, pinned.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

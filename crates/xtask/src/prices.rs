@@ -26,7 +26,7 @@ pub(crate) struct Arguments {
     /// Change nothing; fail where a file is not what the tables give.
     #[arg(long)]
     check: bool,
-    /// Name every row that is left out.
+    /// Name every row that is left out, and whose rows go into no file.
     #[arg(long)]
     verbose: bool,
     /// Directory of the downloaded wheels [default: target/price-tables].
@@ -74,6 +74,11 @@ pub(crate) fn run(checkout: &Checkout, arguments: &Arguments) -> Result<Report, 
             picked.left_out_words(arguments.verbose)
         ));
     }
+    if arguments.verbose {
+        for (name, table) in &tables {
+            report.say(without_a_file(&plan, *name, table));
+        }
+    }
     if arguments.check && report.all_well {
         report.say("prices: every file is what its table gives");
     }
@@ -93,6 +98,20 @@ fn chosen<'a>(plan: &'a Plan, files: &[PathBuf]) -> Result<Vec<&'a Provider>, Fa
             planned.ok_or_else(|| Failure::content(PLAN_PATH, format!("no provider \"{stem}\"")))
         })
         .collect()
+}
+
+/// Whose rows of a table go into no provider file.
+fn without_a_file(plan: &Plan, name: TableName, table: &Table) -> String {
+    let planned = plan.providers.iter().filter(|one| one.table == name);
+    let taken: BTreeSet<&str> = planned
+        .flat_map(|one| one.from.iter().map(|rows| rows.key.as_str()))
+        .collect();
+    let mut others = table.providers();
+    others.retain(|key, _| !taken.contains(key.as_str()));
+    let list: Vec<String> = others.iter().map(|(k, n)| format!("{k} {n}")).collect();
+    let rows: usize = others.values().sum();
+    let (package, list) = (name.package(), list.join(", "));
+    format!("{package}: {rows} rows of providers without a file: {list}")
 }
 
 /// The tables that are needed, read once.

@@ -27,6 +27,8 @@ pub(crate) enum Step {
     Deny,
     /// What lies around the program.
     Ops,
+    /// The built-in prices.
+    Prices,
     /// The program, the scripted provider and the auditor.
     Build,
     /// Tests in Rust.
@@ -47,13 +49,14 @@ pub(crate) enum Step {
 
 impl Step {
     /// All of them, in their order: cheap ones first.
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Fmt,
         Self::Tidy,
         Self::Docs,
         Self::Clippy,
         Self::Deny,
         Self::Ops,
+        Self::Prices,
         Self::Build,
         Self::Rust,
         Self::Doctest,
@@ -73,6 +76,7 @@ impl Step {
             Self::Clippy => "clippy",
             Self::Deny => "deny",
             Self::Ops => "ops",
+            Self::Prices => "prices",
             Self::Build => "build",
             Self::Rust => "rust",
             Self::Doctest => "doctest",
@@ -93,6 +97,7 @@ impl Step {
             Self::Clippy => "no lint finds anything",
             Self::Deny => "licences, bans and sources of the dependencies",
             Self::Ops => "compose file, image, alerts and dashboard",
+            Self::Prices => "built-in prices are those of their tables, bucket by bucket",
             Self::Build => "tollway, the scripted provider and the auditor are built",
             Self::Rust => "tests in Rust, on SQLite and PostgreSQL",
             Self::Doctest => "examples in the documentation compile",
@@ -113,6 +118,7 @@ impl Step {
             | Self::Clippy
             | Self::Deny
             | Self::Ops
+            | Self::Prices
             | Self::Build
             | Self::Doctest => &[],
             Self::Rust
@@ -181,6 +187,7 @@ impl Step {
                 let program = Program::new("sh", &arguments, Runner::LastLine, 15 * MINUTE);
                 tools.run(program)
             }
+            Self::Prices => prices(&tools),
             Self::Build => {
                 let arguments = [
                     "build",
@@ -234,6 +241,24 @@ fn deny(tools: &Tools) -> Result<Tally, Failure> {
         Runner::ExitCode,
         10 * MINUTE,
     ))
+}
+
+/// Fetches the tables, as the chore that writes the files does, and has another program compare them.
+fn prices(tools: &Tools) -> Result<Tally, Failure> {
+    tools.package_of("python3", "python3")?;
+    let fetched = tools.own_chore(&["prices", "--check"])?;
+    if fetched.failed > 0 {
+        return Ok(fetched);
+    }
+    let (script, tables) = (
+        tools.path("tests/ops/prices.py"),
+        tools.path("target/price-tables"),
+    );
+    let arguments = [text(&script)?, text(&tables)?];
+    let program = Program::new("python3", &arguments, Runner::LastLine, 5 * MINUTE);
+    let mut tally = tools.run(program)?;
+    tally.passed += fetched.passed;
+    Ok(tally)
 }
 
 /// With nextest where it is installed, which runs tests of several binaries side by side.
