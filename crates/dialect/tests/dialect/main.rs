@@ -33,4 +33,6 @@ mod recordings;
 #[cfg(test)]
 mod requests;
 #[cfg(test)]
+mod sums;
+#[cfg(test)]
 mod usage;
