@@ -78,10 +78,14 @@ pub fn finish<'a, T: Iterator<Item = Text<'a>>>(
     watched: &Watched,
     texts: impl FnOnce() -> T,
 ) -> Option<Settled> {
-    let wanted = watched.take_wanted();
-    let free = app.counting.0.clone().try_acquire_owned();
-    let (Some(wanted), Ok(turn), End::Completed, true) = (wanted, free, end, charge.is_reported())
-    else {
+    let Some(wanted) = watched.take_wanted() else {
+        return charge.finish(end);
+    };
+    if !matches!(end, End::Completed) || !charge.is_reported() {
+        return charge.finish(end);
+    }
+    // Only what will be counted takes the turn: another one may want it at this moment.
+    let Ok(turn) = app.counting.0.clone().try_acquire_owned() else {
         return charge.finish(end);
     };
     let mut room = SAMPLE_BYTES_MAX;

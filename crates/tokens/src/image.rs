@@ -65,11 +65,12 @@ impl Detail {
 /// costs the base alone. *Patches*: the 32-pixel patches that cover it, at most 1536 after scaling
 /// down, times a multiplier, whatever the detail.
 ///
-/// As Anthropic's guide "Vision" has it: each patch of 28 by 28 pixels that the image touches is a
-/// token, after the image was made to fit the model's largest resolution: so many tokens, and so
-/// many pixels of its long side. As Google's guide "Understand and count tokens" has it: a small image
-/// is 258 tokens, a larger one 258 for each tile, whose side is two thirds of the short side; Gemini 3
-/// spends a number of tokens that the resolution asked for decides.
+/// As Anthropic's guides "Vision" and "Coordinates and bounding boxes" have it: each patch of 28 by 28
+/// pixels that the image touches is a token, after the image was made to fit the model's largest
+/// resolution: so many tokens, and so many pixels of its long side. As Google's guides "Understand and
+/// count tokens" and "Image understanding" have it: a small image is 258 tokens, a larger one 258 for
+/// each tile, whose side is two thirds of the short side; Gemini 3 spends a number of tokens that the
+/// resolution asked for decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "&'static str")]
 pub enum ImageRule {
@@ -272,7 +273,7 @@ fn tiles((width, height): (u64, u64)) -> u64 {
 fn fitted((width, height): (u64, u64), tokens_max: u64, side_max: u64) -> u64 {
     let (long, short) = (width.max(height), width.min(height));
     let patches = |side: u64| {
-        let other = rounded(short * side, long).max(1);
+        let other = rounded_to_even(short * side, long).max(1);
         side.div_ceil(CLAUDE_PATCH) * other.div_ceil(CLAUDE_PATCH)
     };
     let whole = long.min(side_max);
@@ -330,6 +331,13 @@ fn is_older_claude(name: &str) -> bool {
 
 const fn rounded(numerator: u64, denominator: u64) -> u64 {
     (numerator + denominator / 2) / denominator
+}
+
+/// The same, where what lies in the middle goes to the even neighbour, as Claude has it.
+const fn rounded_to_even(numerator: u64, denominator: u64) -> u64 {
+    let (floor, rest) = (numerator / denominator, numerator % denominator);
+    let up = rest * 2 > denominator || rest * 2 == denominator && floor % 2 == 1;
+    floor + up as u64
 }
 
 /// The patches that cover the image after it was scaled down, by the guide's formula: once so that
@@ -436,6 +444,12 @@ mod tests {
         assert_eq!(high(ImageRule::Claude, 29, 28), 2);
         assert_eq!(high(ImageRule::Claude, 200, 200), 64);
         assert_eq!(high(ImageRule::Claude, 1000, 1000), 1296);
+        // Its sizes after fitting: 924 by 1307, 1456 by 819 and 2576 by 1449 pixels.
+        assert_eq!(high(ImageRule::Claude, 1075, 1520), 33 * 47);
+        assert_eq!(high(ImageRule::ClaudeLarge, 1075, 1520), 39 * 55);
+        assert_eq!(high(ImageRule::Claude, 1920, 1080), 1560);
+        assert_eq!(high(ImageRule::Claude, 3840, 2160), 1560);
+        assert_eq!(high(ImageRule::ClaudeLarge, 3840, 2160), 4784);
         // Measured by users with count_tokens: 1,558 to 1,561 for whatever is larger.
         for size in [(1092, 1092), (2576, 1449), (4000, 3000), (8000, 8000)] {
             let tokens = high(ImageRule::Claude, size.0, size.1);
@@ -453,6 +467,21 @@ mod tests {
     }
 
     #[test]
+    fn what_lies_in_the_middle_goes_to_the_even_neighbour() {
+        for (numerator, denominator, expected) in [
+            (1, 2, 0),
+            (3, 2, 2),
+            (5, 2, 2),
+            (7, 2, 4),
+            (4, 3, 1),
+            (5, 3, 2),
+            (6, 3, 2),
+        ] {
+            assert_eq!(rounded_to_even(numerator, denominator), expected);
+        }
+    }
+
+    #[test]
     fn rules_by_name() {
         for (model, rule) in [
             ("claude-sonnet-4-5", Some(ImageRule::Claude)),
@@ -461,6 +490,9 @@ mod tests {
             ("claude-opus-4-20250514", Some(ImageRule::Claude)),
             ("claude-opus-4-7", Some(ImageRule::ClaudeLarge)),
             ("claude-opus-5", Some(ImageRule::ClaudeLarge)),
+            ("claude-haiku-4-5", Some(ImageRule::Claude)),
+            ("claude-sonnet-4-6", Some(ImageRule::Claude)),
+            ("claude-sonnet-5", Some(ImageRule::ClaudeLarge)),
             ("google/gemini-2.5-pro", Some(ImageRule::Gemini)),
             ("gemini-3-pro-preview", Some(ImageRule::Gemini3)),
             ("gpt-4o", None),

@@ -4,6 +4,7 @@
 //! [`StreamCounter`] counts a text that is still growing, [`PromptRules`] count a prompt that is
 //! given as [`Part`]s.
 
+mod beginning;
 mod encoding;
 mod error;
 mod image;

@@ -1,19 +1,10 @@
 //! How large a picture in a `data:` URL is, read from its header alone.
 
-use base64::{
-    Engine, alphabet,
-    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
-};
+use crate::beginning::beginning;
+
 /// How much of a picture's base64 is decoded to find its size: a JPEG can carry a colour profile
 /// and a preview before it says how large it is.
 const HEADER_BASE64_BYTES_MAX: usize = 128 * 1024;
-/// Base64 that may end anywhere: only the beginning of a picture is decoded.
-const LENIENT: GeneralPurpose = GeneralPurpose::new(
-    &alphabet::STANDARD,
-    GeneralPurposeConfig::new()
-        .with_decode_allow_trailing_bits(true)
-        .with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
 
 /// Width and height in pixels of the PNG, JPEG, GIF or WebP picture in a base64 `data:` URL, read
 /// from its header alone; nothing for other URLs and formats and for damaged ones.
@@ -28,17 +19,7 @@ pub fn data_url_size(url: &str) -> Option<(u32, u32)> {
     if !scheme.eq_ignore_ascii_case("data:") || !base64_data {
         return None;
     }
-    let header = base64.as_bytes();
-    let header = header.get(..HEADER_BASE64_BYTES_MAX).unwrap_or(header);
-    let mut header = header.trim_ascii_end();
-    while let Some(rest) = header.strip_suffix(b"=") {
-        header = rest;
-    }
-    if header.len() % 4 == 1 {
-        // A URL cut short: a single character is no byte yet.
-        header = header.split_last().map_or(header, |(_, rest)| rest);
-    }
-    let bytes = LENIENT.decode(header).ok()?;
+    let bytes = beginning(base64, HEADER_BASE64_BYTES_MAX)?;
     let size = imagesize::blob_size(&bytes).ok()?;
     let side = |pixels: usize| u32::try_from(pixels).ok().filter(|pixels| *pixels > 0);
     Some((side(size.width)?, side(size.height)?))
@@ -46,8 +27,11 @@ pub fn data_url_size(url: &str) -> Option<(u32, u32)> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use base64::Engine as _;
     use proptest::prelude::*;
+
+    use super::*;
+    use crate::beginning::LENIENT;
 
     const PNG: &str = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAMAAAAHCAYAAADNufepAAAADklEQVR42mNgGAWjAAIAAhcAASoMJfwAAAAASUVORK5CYII=";
 

@@ -1,19 +1,9 @@
 //! How long a sound is, read from the beginning of its base64.
 
-use base64::{
-    Engine, alphabet,
-    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
-};
+use crate::beginning::beginning;
 
 /// How much of a sound's base64 is decoded: tags and other chunks may come before its format.
 const HEADER_BASE64_BYTES_MAX: usize = 64 * 1024;
-/// Base64 that may end anywhere: only the beginning of a sound is decoded.
-const LENIENT: GeneralPurpose = GeneralPurpose::new(
-    &alphabet::STANDARD,
-    GeneralPurposeConfig::new()
-        .with_decode_allow_trailing_bits(true)
-        .with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
 
 /// The length in milliseconds of a WAV or MP3 file in base64, or nothing for other formats and
 /// damaged files.
@@ -23,19 +13,7 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
 #[must_use]
 pub fn sound_millis(base64: &str) -> Option<u64> {
     let all = (base64.trim_end_matches('=').len() as u64).saturating_mul(3) / 4;
-    let header = base64.as_bytes();
-    let header = header
-        .get(..HEADER_BASE64_BYTES_MAX)
-        .unwrap_or(header)
-        .trim_ascii_end();
-    let padding = header
-        .iter()
-        .rev()
-        .take_while(|byte| **byte == b'=')
-        .count();
-    let header = header.get(..header.len() - padding)?;
-    let whole = header.len() - usize::from(header.len() % 4 == 1);
-    let bytes = LENIENT.decode(header.get(..whole)?).ok()?;
+    let bytes = beginning(base64, HEADER_BASE64_BYTES_MAX)?;
     if bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WAVE") {
         wav(&bytes, all)
     } else {
@@ -125,9 +103,11 @@ fn id3_bytes(bytes: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::beginning::LENIENT;
 
     fn wav_of(seconds: u32, bytes_per_second: u32, size: u32) -> Vec<u8> {
         let mut wav = b"RIFF\0\0\0\0WAVELIST\x03\0\0\0abc\0fmt \x10\0\0\0\x01\0\x01\0".to_vec();
