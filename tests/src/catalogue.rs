@@ -195,6 +195,8 @@ pub fn provider_texts(url: &str) -> Vec<(&'static str, String)> {
         name,
         text.replacen(KEY_VARIABLE, "AWS_BEARER_TOKEN_BEDROCK", 1),
     ));
+    files.push(native("open", url, "stored", "native"));
+    files.push(native("stateless", url, "stateless", "native-stateless"));
     files.extend(OTHER_DIALECTS.map(|(dialect, id)| {
         let (name, text) = file(dialect, url, &[model(id, "", one)]);
         let spoken = format!("dialect = \"{dialect}\"");
@@ -213,6 +215,24 @@ fn google(url: &str) -> (&'static str, String) {
     let (name, text) = file("google", url, &[thinking]);
     let spoken = "dialect = \"gemini\"\nauth = { header = \"x-goog-api-key\" }";
     (name, text.replacen("dialect = \"openai\"", spoken, 1))
+}
+
+/// A provider that has OpenAI's Responses: `id` costs what `m` does, `id-search` may search for a
+/// hundredth of a credit, and `id-hidden` reasons out of sight.
+fn native(name: &'static str, url: &str, kept: &str, id: &str) -> (&'static str, String) {
+    let one = r#"prompt = "1", completion = "1""#;
+    let models = [
+        model(id, "", one),
+        model(
+            &format!("{id}-search"),
+            "",
+            &format!(r#"{one}, search = "0.01""#),
+        ),
+        model(&format!("{id}-hidden"), "hidden_output = true\n", one),
+    ];
+    let (name, text) = file(name, url, &models);
+    let quirks = format!("[quirks]\nresponses = \"{kept}\"\n[[models]]\n");
+    (name, text.replacen("[[models]]\n", &quirks, 1))
 }
 
 /// A publisher's model on Vertex AI, which costs what `m` does.

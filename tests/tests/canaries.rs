@@ -42,6 +42,15 @@ fn canaries() -> Vec<(&'static str, Value)> {
             "/v1/responses",
             json!({"model": "m", "input": "a", "stream": true}),
         ),
+        ("/v1/responses", json!({"model": "native", "input": "a"})),
+        (
+            "/v1/responses",
+            json!({"model": "native-hidden", "input": "a", "stream": true}),
+        ),
+        (
+            "/v1/responses",
+            json!({"model": "native-search", "input": "a", "tools": [{"type": "web_search"}]}),
+        ),
         ("/v1/messages", chat("m", json!({"max_tokens": 5}))),
         ("/v1/messages", chat("claude", json!({"max_tokens": 5}))),
         ("/v1/completions", json!({"model": "text", "prompt": "a"})),

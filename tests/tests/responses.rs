@@ -1,5 +1,7 @@
 //! OpenAI's Responses as clients speak them, over any model.
 
+mod native;
+
 use http::Method;
 use mock_provider::Script;
 use serde_json::{Value, json};

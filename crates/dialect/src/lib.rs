@@ -61,13 +61,14 @@ pub use openai::{
     Answer, Chunk, Delta, Edit, Ending, OpenAiDecoder, TextKind, TextRef, WireRequest,
 };
 pub use origin::Origin;
-pub use pair::{ClientRequest, Pair};
-pub use quirks::{Clamp, Convention, OutputLimitField, Pointer, Quirks, UsageHow};
+pub use pair::{ClientRequest, NativeEdit, Pair};
+pub use quirks::{Clamp, Convention, OutputLimitField, Pointer, Quirks, ResponsesApi, UsageHow};
 pub use request::{ChatRequest, RequestLimits};
-pub use responses::ResponsesRequest;
+pub use responses::{FinishedResponse, ForwardResponses, ResponsesRequest, Searches, listed_input};
 pub use sse::{DONE, DONE_EVENT, EVENT_BYTES_MAX, SseEvent, SseFramer, write_event};
 pub use writer::{
-    ChatWriter, MessagesStream, NativeMessagesStream, ResponsesStream, StreamNames, StreamWriter,
+    ChatWriter, MessagesStream, NativeMessagesStream, NativeResponsesStream, ResponsesStream,
+    StreamNames, StreamWriter,
 };
 
 /// A wire language that providers speak.
@@ -211,6 +212,8 @@ pub enum Decoder {
     Gemini(Box<GeminiDecoder>),
     /// Anthropic's, whose events travel to a client that speaks it too.
     Forward(Box<ForwardDecoder>),
+    /// OpenAI's responses, whose events travel to a client that speaks them too.
+    ForwardResponses(Box<ForwardResponses>),
     /// Bedrock's.
     Bedrock(Box<BedrockDecoder>),
 }
@@ -229,6 +232,7 @@ impl Decoder {
             Self::Ollama(decoder) => decoder.push(&event, out),
             Self::Gemini(decoder) => decoder.push(&event, out),
             Self::Forward(decoder) => decoder.push(event, out),
+            Self::ForwardResponses(decoder) => decoder.push(event, out),
             Self::Bedrock(decoder) => decoder.push(&event, out),
         }
     }
@@ -243,6 +247,7 @@ impl Decoder {
             Self::Ollama(decoder) => decoder.usage(),
             Self::Gemini(decoder) => decoder.usage(),
             Self::Forward(decoder) => decoder.usage(),
+            Self::ForwardResponses(decoder) => decoder.usage(),
             Self::Bedrock(decoder) => decoder.usage(),
         }
     }
@@ -256,7 +261,7 @@ impl Decoder {
             Self::Cohere(decoder) => decoder.template(),
             Self::Ollama(decoder) => decoder.template(),
             Self::Gemini(decoder) => decoder.template(),
-            Self::Forward(_) => None,
+            Self::Forward(_) | Self::ForwardResponses(_) => None,
             Self::Bedrock(decoder) => decoder.template(),
         }
     }
@@ -271,6 +276,7 @@ impl Decoder {
             Self::Ollama(decoder) => decoder.ending(),
             Self::Gemini(decoder) => decoder.ending(),
             Self::Forward(decoder) => decoder.ending(),
+            Self::ForwardResponses(decoder) => decoder.ending(),
             Self::Bedrock(decoder) => decoder.ending(),
         }
     }
@@ -286,6 +292,7 @@ impl Decoder {
             Self::Ollama(_) => 0,
             Self::Gemini(decoder) => decoder.skipped(),
             Self::Forward(decoder) => decoder.skipped(),
+            Self::ForwardResponses(decoder) => decoder.skipped(),
             Self::Bedrock(decoder) => decoder.skipped(),
         }
     }

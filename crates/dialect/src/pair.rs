@@ -11,9 +11,9 @@ use crate::error::{DecodeError, RequestError};
 use crate::messages::{self, Composed, Composing, MessagesRequest};
 use crate::openai::{Answer, Edit, WireRequest};
 use crate::origin::Origin;
-use crate::quirks::Quirks;
+use crate::quirks::{Quirks, ResponsesApi};
 use crate::request::{ChatRequest, RequestLimits};
-use crate::responses::{self, ResponsesRequest};
+use crate::responses::{self, ResponsesRequest, Searches};
 use crate::writer::{StreamNames, StreamWriter};
 use crate::{Decoder, Dialect};
 
@@ -23,6 +23,17 @@ pub struct Pair {
     client: ClientDialect,
     provider: Dialect,
     native: bool,
+}
+
+/// What a request that travels as it came needs to know beside what every request does.
+#[derive(Clone, Copy, Debug)]
+pub struct NativeEdit<'a> {
+    /// The values of the client's `anthropic-beta`.
+    pub betas: &'a [&'a str],
+    /// Whether the provider may keep the response, where it keeps any.
+    pub keep: bool,
+    /// Whether the response that it goes on with is one that the client may go on with.
+    pub continues: bool,
 }
 
 /// A client's request in its own dialect.
@@ -37,12 +48,16 @@ pub enum ClientRequest<'a> {
 }
 
 impl Pair {
-    /// A client of `client` before a provider of `provider`.
+    /// A client of `client` before a provider of `provider` with `quirks`.
     #[must_use]
-    pub fn new(client: ClientDialect, provider: Dialect) -> Self {
+    pub fn new(client: ClientDialect, provider: Dialect, quirks: &Quirks) -> Self {
         let native = match client {
-            ClientDialect::Chat | ClientDialect::Responses => false,
+            ClientDialect::Chat => false,
             ClientDialect::Messages => provider == Dialect::Anthropic,
+            ClientDialect::Responses => match quirks.responses {
+                ResponsesApi::Translated => false,
+                ResponsesApi::Stateless | ResponsesApi::Stored => provider == Dialect::OpenAi,
+            },
         };
         Self {
             client,
@@ -76,6 +91,7 @@ impl Pair {
     ) -> Result<Answer, DecodeError> {
         match self.client {
             ClientDialect::Messages if self.native => anthropic::forward::decode(body),
+            ClientDialect::Responses if self.native => responses::forward::decode(body),
             ClientDialect::Chat | ClientDialect::Messages | ClientDialect::Responses => {
                 self.provider.decode(body, quirks, origin)
             }
@@ -87,6 +103,7 @@ impl Pair {
     pub fn decoder(self, quirks: Arc<Quirks>, origin: Origin) -> Decoder {
         match self.client {
             ClientDialect::Messages if self.native => Decoder::Forward(Box::default()),
+            ClientDialect::Responses if self.native => Decoder::ForwardResponses(Box::default()),
             ClientDialect::Chat | ClientDialect::Messages | ClientDialect::Responses => {
                 self.provider.decoder(quirks, origin)
             }
@@ -100,6 +117,7 @@ impl Pair {
             ClientDialect::Messages if self.native => StreamWriter::native_messages(names),
             ClientDialect::Messages => StreamWriter::messages(names),
             ClientDialect::Chat => StreamWriter::chat(names, include_usage),
+            ClientDialect::Responses if self.native => StreamWriter::native_responses(names),
             ClientDialect::Responses => StreamWriter::responses(names),
         }
     }
@@ -111,6 +129,7 @@ impl Pair {
             ClientDialect::Messages if self.native => messages::native_answer(answer, bill),
             ClientDialect::Messages => messages::answer(answer, bill, names),
             ClientDialect::Chat => answer.with_bill(bill),
+            ClientDialect::Responses if self.native => responses::native_answer(answer, bill),
             ClientDialect::Responses => responses::answer(answer, bill, names),
         }
     }
@@ -143,12 +162,12 @@ impl<'a> ClientRequest<'a> {
         }
     }
 
-    /// What an answer repeats of it; empty where it repeats nothing.
+    /// What an answer repeats of it, and whether it is `kept`; empty where it repeats nothing.
     #[must_use]
-    pub fn repeated(&self) -> String {
+    pub fn repeated(&self, kept: bool) -> String {
         match self {
             Self::Chat(_) | Self::Messages(_) => String::new(),
-            Self::Responses(request) => request.repeated(),
+            Self::Responses(request) => request.repeated(kept),
         }
     }
 
@@ -165,7 +184,7 @@ impl<'a> ClientRequest<'a> {
     }
 
     /// The request for a provider that speaks the client's own dialect; `None` for a chat, which
-    /// [`Dialect::encode`] writes. `betas` are the values of the client's `anthropic-beta`.
+    /// [`Dialect::encode`] writes.
     ///
     /// # Errors
     /// What the provider cannot do, or what has a price of its own.
@@ -173,13 +192,35 @@ impl<'a> ClientRequest<'a> {
         &self,
         edit: &Edit<'_>,
         quirks: &Quirks,
-        betas: &[&str],
+        native: &NativeEdit<'_>,
     ) -> Result<Option<WireRequest>, RequestError> {
         match self {
-            Self::Chat(_) | Self::Responses(_) => Ok(None),
+            Self::Chat(_) => Ok(None),
             Self::Messages(request) => {
-                anthropic::native::encode(request, edit, quirks, betas).map(Some)
+                anthropic::native::encode(request, edit, quirks, native.betas).map(Some)
             }
+            Self::Responses(request) => {
+                responses::native::encode(request, edit, quirks, native).map(Some)
+            }
+        }
+    }
+
+    /// What it may make the provider search, where the provider gets it as it came; `None` where it
+    /// brings no such tool.
+    #[must_use]
+    pub fn searches(&self) -> Option<Searches> {
+        match self {
+            Self::Chat(_) | Self::Messages(_) => None,
+            Self::Responses(request) => request.searches(),
+        }
+    }
+
+    /// The least output limit that the provider takes, where it gets the request as it came.
+    #[must_use]
+    pub const fn least_output(&self) -> u64 {
+        match self {
+            Self::Chat(_) | Self::Messages(_) => 1,
+            Self::Responses(_) => responses::native::LEAST_OUTPUT,
         }
     }
 }

@@ -45,6 +45,9 @@ pub struct Quirks {
     pub reasoning: Convention,
     /// Whether `prompt_tokens` includes cached tokens and cache writes.
     pub cached: Convention,
+    /// Whether it has OpenAI's Responses itself: then those of clients travel as they are. Of the
+    /// other quirks `unsupported`, `drop`, `set` and `headers` are about them, too.
+    pub responses: ResponsesApi,
 }
 
 impl Default for Quirks {
@@ -65,6 +68,7 @@ impl Default for Quirks {
             usage_how: UsageHow::default(),
             reasoning: Convention::default(),
             cached: Convention::default(),
+            responses: ResponsesApi::default(),
         }
     }
 }
@@ -100,6 +104,7 @@ impl Quirks {
                     ("usage_how", self.usage_how != plain.usage_how),
                     ("reasoning", self.reasoning != plain.reasoning),
                     ("cached", self.cached != plain.cached),
+                    ("responses", self.responses != plain.responses),
                 ];
                 let set = set.into_iter().filter(|(_, differs)| *differs);
                 set.map(|(name, _)| name).collect()
@@ -219,6 +224,19 @@ pub enum Convention {
     Inside,
     /// The part comes on top of the total (reasoning at xAI).
     Beside,
+}
+
+/// Whether a provider has OpenAI's Responses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResponsesApi {
+    /// It has not: they are composed out of chats.
+    #[default]
+    Translated,
+    /// It has, and keeps none.
+    Stateless,
+    /// It has, keeps them, gives them out again and goes on with them.
+    Stored,
 }
 
 /// A JSON pointer (RFC 6901), as in `"/x_groq/usage"`.

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use crate::endpoint::Endpoint;
 use crate::error::RequestError;
 use crate::inputs::Inputs;
-use crate::json;
+use crate::json::{self, Splice};
 
 /// Bounds on a request body. Its size in bytes is bounded where it is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -481,6 +481,21 @@ pub(crate) fn object<'a>(
         });
     }
     Ok((text, members))
+}
+
+/// Leaves a member out of a body. With a member before it that is `kept` goes the comma before it,
+/// else the comma after it.
+pub(crate) fn leave_out(members: &[Member<'_>], index: usize, kept: bool, splice: &mut Splice<'_>) {
+    let Some(member) = members.get(index) else {
+        return;
+    };
+    let before = index.checked_sub(1).and_then(|before| members.get(before));
+    let span = match (before.filter(|_| kept), members.get(index + 1)) {
+        (Some(before), _) => before.value.end..member.value.end,
+        (None, Some(next)) => member.key.start..next.key.start,
+        (None, None) => member.key.start..member.value.end,
+    };
+    splice.replace(span, "");
 }
 
 /// Refuses a second one of the members that are read, also in another case.

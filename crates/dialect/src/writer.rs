@@ -7,7 +7,7 @@ use crate::client::{Bill, ChunkTemplate, ErrorBody, usage_json};
 use crate::client_dialect::ClientDialect;
 use crate::messages::{MessagesWriter, NativeMessagesWriter};
 use crate::openai::Chunk;
-use crate::responses::ResponsesWriter;
+use crate::responses::{NativeResponsesWriter, ResponsesWriter};
 use crate::sse::write_event;
 
 /// What a stream is called where its provider does not say.
@@ -21,6 +21,8 @@ pub struct StreamNames {
     pub model: String,
     /// What a response repeats of its request; empty for other dialects.
     pub repeated: String,
+    /// Whether it is kept: then [`StreamWriter::kept`] gives it out once it is over.
+    pub keep: bool,
 }
 
 /// Writes one stream in a client's dialect.
@@ -34,7 +36,13 @@ pub enum StreamWriter {
     NativeMessages(NativeMessagesStream),
     /// OpenAI's Responses, composed out of chunks.
     Responses(ResponsesStream),
+    /// OpenAI's Responses, as the provider sends them.
+    NativeResponses(NativeResponsesStream),
 }
+
+/// Hands on the events of one response.
+#[derive(Debug)]
+pub struct NativeResponsesStream(Box<NativeResponsesWriter>);
 
 /// Composes the events of one response.
 #[derive(Debug)]
@@ -76,13 +84,19 @@ impl StreamWriter {
         Self::Responses(ResponsesStream(Box::new(ResponsesWriter::new(names))))
     }
 
+    /// A stream of a response's events as they come.
+    pub(crate) fn native_responses(names: StreamNames) -> Self {
+        let writer = NativeResponsesWriter::new(names);
+        Self::NativeResponses(NativeResponsesStream(Box::new(writer)))
+    }
+
     /// What its client speaks.
     #[must_use]
     pub const fn dialect(&self) -> ClientDialect {
         match self {
             Self::Chat(_) => ClientDialect::Chat,
             Self::Messages(_) | Self::NativeMessages(_) => ClientDialect::Messages,
-            Self::Responses(_) => ClientDialect::Responses,
+            Self::Responses(_) | Self::NativeResponses(_) => ClientDialect::Responses,
         }
     }
 
@@ -92,7 +106,7 @@ impl StreamWriter {
         match self {
             Self::Chat(writer) => writer.include_usage && chunk.usage().is_some(),
             Self::Messages(_) | Self::Responses(_) => false,
-            Self::NativeMessages(_) => chunk.finishes(),
+            Self::NativeMessages(_) | Self::NativeResponses(_) => chunk.finishes(),
         }
     }
 
@@ -103,6 +117,7 @@ impl StreamWriter {
             Self::Messages(stream) => stream.0.chunk(chunk, out),
             Self::Responses(stream) => stream.0.chunk(chunk, out),
             Self::NativeMessages(stream) => stream.0.chunk(chunk, bill, out),
+            Self::NativeResponses(stream) => stream.0.chunk(chunk, bill, out),
         }
     }
 
@@ -122,6 +137,7 @@ impl StreamWriter {
                 }
             }
             Self::NativeMessages(stream) => stream.0.cut(chunk, keep, out),
+            Self::NativeResponses(stream) => stream.0.cut(chunk, keep, out),
         }
     }
 
@@ -140,6 +156,17 @@ impl StreamWriter {
             Self::Messages(stream) => stream.0.complete(bill, out),
             Self::Responses(stream) => stream.0.complete(bill, out),
             Self::NativeMessages(stream) => stream.0.complete(bill, out),
+            // Its last event says all.
+            Self::NativeResponses(_) => {}
+        }
+    }
+
+    /// The response as its client got it, once it has come whole and where it is kept.
+    pub fn kept(&mut self) -> Option<String> {
+        match self {
+            Self::Chat(_) | Self::Messages(_) | Self::NativeMessages(_) => None,
+            Self::Responses(stream) => stream.0.kept(),
+            Self::NativeResponses(stream) => stream.0.kept(),
         }
     }
 
@@ -163,6 +190,7 @@ impl StreamWriter {
             Self::Messages(stream) => stream.0.fail(error, status, bill, out),
             Self::Responses(stream) => stream.0.fail(error, status, bill, out),
             Self::NativeMessages(stream) => stream.0.fail(error, status, bill, out),
+            Self::NativeResponses(stream) => stream.0.fail(error, status, bill, out),
         }
     }
 }

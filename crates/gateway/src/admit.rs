@@ -99,6 +99,48 @@ impl Ask {
         }
     }
 
+    /// The same for a request that goes upstream in the client's own dialect, as `sent`: what the
+    /// chat that is counted leaves out is held for, too. A limit that is lowered below `least_output`
+    /// would be refused upstream.
+    #[must_use]
+    pub fn as_it_came(mut self, sent: &Bytes, model: &Model, least_output: u64) -> Self {
+        let bound = model.prompt_rules().upper_bound(sent.len(), 0);
+        self.hold_prompt(|prompt| prompt.prompt = prompt.prompt.max(bound));
+        // A visible stream has the limit that its client named.
+        if !self.visible {
+            self.least_output = least_output.min(self.output_limit);
+        }
+        self
+    }
+
+    /// The same for a request that lets the provider search so often: what is found becomes part
+    /// of the prompt, as much as the model can read.
+    #[must_use]
+    pub fn searching(mut self, searches: u64, model: &Model) -> Self {
+        let window = u64::from(model.context_window);
+        self.hold_prompt(|prompt| {
+            prompt.prompt = window;
+            prompt.searches = searches;
+        });
+        self.visible = false;
+        self.files = true;
+        self
+    }
+
+    fn hold_prompt(&mut self, raise: impl FnOnce(&mut Usage)) {
+        let bound = Prompt::Exact(Usage::default());
+        self.prompt = match std::mem::replace(&mut self.prompt, bound) {
+            Prompt::AtMost(mut bound, count) => {
+                raise(&mut bound);
+                Prompt::AtMost(bound, count)
+            }
+            Prompt::Exact(mut usage) => {
+                raise(&mut usage);
+                Prompt::Exact(usage)
+            }
+        };
+    }
+
     /// Counts the prompt where it was only bounded and can be counted; large ones off the async
     /// threads.
     pub async fn count(&mut self) -> Usage {

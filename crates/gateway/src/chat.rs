@@ -6,11 +6,11 @@ use axum::{
     extract::{Request, State},
     response::Response,
 };
-use billing::{Charge, PriceId, RequestFacts};
+use billing::{Charge, Price, PriceId, RequestFacts};
 use bytes::Bytes;
 use dialect::{
-    ChatRequest, ClientDialect, ClientRequest, Composing, Edit, Endpoint, Pair, RequestError,
-    RequestLimits, StreamNames, Thinking, WireRequest,
+    ChatRequest, ClientDialect, ClientRequest, Composing, Edit, Endpoint, NativeEdit, Pair,
+    RequestError, RequestLimits, StreamNames, Thinking, WireRequest,
 };
 use http::HeaderValue;
 use store::KeyRecord;
@@ -188,7 +188,8 @@ impl targets::Attempt for Chat<'_> {
             asked,
             said,
         } = *self;
-        let pair = Pair::new(speaks.client, model.provider.dialect);
+        let provider = &model.provider;
+        let pair = Pair::new(speaks.client, provider.dialect, &provider.quirks);
         let (parsed, composed);
         let (request, body) = match said {
             ClientRequest::Chat(request) => (request, &asked.body),
@@ -249,7 +250,7 @@ impl Attempt<'_> {
         let tier = self.request.get("service_tier");
         let quoted = app.prices.quote(&app.store, key, self.model, tier).await?;
         let price = &quoted.priced.price;
-        let ask = Ask::new(self.request, self.body, self.model);
+        let ask = self.ask(price)?;
         let mut admitted = admit::hold(&app.ledger, &key.path, price, self.model, ask).await?;
         admitted.meter = admitted.meter.with_offer(quoted.offer);
         let wire = self.encode(&admitted)?;
@@ -285,6 +286,26 @@ impl Attempt<'_> {
         Ok(response)
     }
 
+    /// What it may consume. What only a provider understands that gets the request as it came is
+    /// asked for at its worst.
+    fn ask(&self, price: &Price) -> Result<Ask, ApiError> {
+        let ask = Ask::new(self.request, self.body, self.model);
+        if !self.pair.is_native() {
+            return Ok(ask);
+        }
+        let ask = ask.as_it_came(&self.asked.body, self.model, self.said.least_output());
+        let Some(searches) = self.said.searches() else {
+            return Ok(ask);
+        };
+        if price.base().search.is_none() {
+            return Err(ApiError::Invalid {
+                param: Some(format!("tools[{}]", searches.tool).into()),
+                message: "Searches have a price of their own, and this model has none here: leave the tool out.".into(),
+            });
+        }
+        Ok(ask.searching(searches.most, self.model))
+    }
+
     fn encode(&self, admitted: &Admitted) -> Result<WireRequest, ApiError> {
         let edit = Edit {
             upstream_model: &self.model.upstream_id,
@@ -298,7 +319,12 @@ impl Attempt<'_> {
         if self.pair.is_native() {
             let betas = self.parts.headers.get_all(ANTHROPIC_BETA).iter();
             let betas: Vec<&str> = betas.filter_map(|value| value.to_str().ok()).collect();
-            if let Some(wire) = self.said.encode_native(&edit, quirks, &betas)? {
+            let native = NativeEdit {
+                betas: &betas,
+                keep: false,
+                continues: false,
+            };
+            if let Some(wire) = self.said.encode_native(&edit, quirks, &native)? {
                 return Ok(wire);
             }
         }
@@ -345,7 +371,8 @@ impl Attempt<'_> {
             request_id: self.watched.request_id().to_string(),
             created: unix_seconds(),
             model: self.model.id.to_string(),
-            repeated: self.said.repeated(),
+            repeated: self.said.repeated(false),
+            keep: false,
         }
     }
 

@@ -53,7 +53,8 @@ pub async fn count(
     let said = ClientRequest::Messages(said);
     let targets = targets::serving(&app, &key, said.model(), Endpoint::Chat)?;
     let model = *targets.first().ok_or(ApiError::ModelNotFound)?;
-    let pair = Pair::new(ClientDialect::Messages, model.provider.dialect);
+    let provider = &model.provider;
+    let pair = Pair::new(ClientDialect::Messages, provider.dialect, &provider.quirks);
     let composed = chat::compose(&said, pair, model)?;
     let request = ChatRequest::parse(&composed, &limits)?;
     let usage = Ask::new(&request, &composed, model).count().await;

@@ -79,7 +79,7 @@ impl<'a> Row<'a> {
         let report = || serde_json::from_str::<Value>(self.usage).unwrap();
         match self.endpoint {
             "chat" | "completions" => {
-                let pair = Pair::new(ClientDialect::Chat, dialect);
+                let pair = Pair::new(ClientDialect::Chat, dialect, quirks);
                 vec![
                     ("plain", plain(pair, dialect, quirks, &report())),
                     ("streamed", self.streamed(pair, dialect, quirks, &report())),
@@ -95,7 +95,7 @@ impl<'a> Row<'a> {
             ]
             .into_iter()
             .flat_map(|(client, a, b)| {
-                let pair = Pair::new(client, dialect);
+                let pair = Pair::new(client, dialect, quirks);
                 [
                     (a, plain(pair, dialect, quirks, &report())),
                     (b, self.streamed(pair, dialect, quirks, &report())),

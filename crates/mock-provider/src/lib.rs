@@ -26,6 +26,7 @@ mod messages;
 mod plain;
 mod reply;
 mod request;
+mod responses;
 mod routes;
 mod script;
 mod server;

@@ -27,8 +27,9 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream");
 
 /// The paths that take a request to a model, images and audio apart.
-const POSTED: [&str; 6] = [
+const POSTED: [&str; 7] = [
     "/chat/completions",
+    "/responses",
     "/completions",
     "/messages",
     "/embeddings",
@@ -80,6 +81,13 @@ pub(crate) async fn handle(
     if method == Method::POST && (POSTED.contains(&below) || is_media(below)) {
         return stage.post(below, &body, progress).await;
     }
+    if let Some(path) = below.strip_prefix("/responses/") {
+        progress.completed();
+        return Ok(match state.kept_responses.about(&method, path) {
+            Some(answer) => document(StatusCode::OK, answer.to_string()),
+            None => refusal(StatusCode::NOT_FOUND, "no such response"),
+        });
+    }
     let answer = match (&method, below) {
         (&Method::GET, "/models") => models(),
         (_, "/models") => wrong_method("GET"),
@@ -113,6 +121,7 @@ impl Stage<'_> {
         match path {
             "/completions" => self.complete(body, Shape::Text, progress).await,
             "/messages" => self.message(body, progress).await,
+            "/responses" => self.respond(body, progress).await,
             "/embeddings" => self.embed(body, progress).await,
             "/moderations" => self.document(body, judged::moderation, progress).await,
             "/rerank" => self.document(body, judged::rerank, progress).await,
@@ -147,6 +156,17 @@ impl Stage<'_> {
         let asked: Asked<'_> = serde_json::from_str(&about).unwrap_or_default();
         let script = self.state.script_for(&asked.model);
         let script = script.unwrap_or_else(|| messages::sensible(&whole, self.state.pause()));
+        self.play(script, &asked, Shape::Chat, progress).await
+    }
+
+    /// OpenAI's Responses.
+    async fn respond(self, body: &Bytes, progress: Progress) -> Answered {
+        let whole: Value = serde_json::from_slice(body).unwrap_or_default();
+        let about = json!({"model": whole["model"], "stream": whole["stream"]}).to_string();
+        let asked: Asked<'_> = serde_json::from_str(&about).unwrap_or_default();
+        let kept = &self.state.kept_responses;
+        let script = self.state.script_for(&asked.model);
+        let script = script.unwrap_or_else(|| kept.answer(&whole, self.state.pause()));
         self.play(script, &asked, Shape::Chat, progress).await
     }
 

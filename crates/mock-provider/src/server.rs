@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::gates::Gates;
+use crate::responses::Kept;
 use crate::routes;
 use crate::script::Script;
 use crate::stats::{Stats, Tally, WaitTimeout};
@@ -175,6 +176,7 @@ pub(crate) struct State {
     plays: Mutex<HashMap<String, Play>>,
     seen: Mutex<Seen>,
     pause_us: AtomicU64,
+    pub(crate) kept_responses: Kept,
 }
 
 #[derive(Debug, Default)]
@@ -197,6 +199,7 @@ impl State {
             plays: Mutex::default(),
             seen: Mutex::default(),
             pause_us: AtomicU64::new(0),
+            kept_responses: Kept::default(),
         }
     }
 

@@ -62,6 +62,19 @@ pub(crate) struct Quirks {
     pub(crate) reasoning: Option<Placement>,
     pub(crate) cached: Option<Placement>,
     pub(crate) unsupported: Vec<String>,
+    pub(crate) responses: Option<Responses>,
+}
+
+/// Whether a provider has OpenAI's Responses.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Responses {
+    /// It has not.
+    Translated,
+    /// It has, and keeps none.
+    Stateless,
+    /// It has, and keeps them.
+    Stored,
 }
 
 /// When a provider reports the usage of a stream.

@@ -9,6 +9,7 @@ use crate::json::{self, Splice};
 use crate::messages::MessagesRequest;
 use crate::openai::{Edit, WireRequest};
 use crate::quirks::Quirks;
+use crate::request::leave_out;
 
 /// The header that switches features on which are not for everybody yet.
 const BETA: &str = "anthropic-beta";
@@ -91,14 +92,7 @@ pub(crate) fn encode(
             || thinking.as_ref().is_some_and(Option::is_none);
         end = member.value.end;
         if dropped && set.is_none() {
-            // With a member before it goes the comma before it, else the comma after it.
-            let before = index.checked_sub(1).and_then(|before| members.get(before));
-            let span = match (before.filter(|_| kept), members.get(index + 1)) {
-                (Some(before), _) => before.value.end..member.value.end,
-                (None, Some(next)) => member.key.start..next.key.start,
-                (None, None) => member.key.start..member.value.end,
-            };
-            splice.replace(span, "");
+            leave_out(members, index, kept, &mut splice);
             continue;
         }
         kept = true;

@@ -32,7 +32,7 @@ const NO_EFFECT: [&str; 3] = ["cache_control", "context_management", "service_ti
 
 /// The body being written, and the first thing that it cannot say.
 pub(crate) struct Writing<'a> {
-    pub(super) target: &'a Composing<'a>,
+    pub(crate) target: &'a Composing<'a>,
     pub(crate) beyond: Option<RequestError>,
     json: String,
 }

@@ -44,7 +44,10 @@ pub(super) fn compose(
     let mut body = Writing::begin(target, request.text().len());
     check_members(request, &mut body);
     body.write("model", request.get("model").unwrap_or_default());
-    let mut chat = Chat::default();
+    let mut chat = Chat {
+        native: target.native,
+        ..Chat::default()
+    };
     if let Some(instructions) = request.get("instructions") {
         chat.say(&format!(r#"{{"role":"system","content":{instructions}}}"#));
     }
@@ -70,6 +73,10 @@ pub(super) fn compose(
         .get("reasoning")
         .and_then(|reasoning| literal(reasoning, "effort"));
     body.write_some("reasoning_effort", effort);
+    // Where it travels it decides about the price.
+    if let Some(tier) = request.get("service_tier").filter(|_| target.native) {
+        body.hint("service_tier", tier);
+    }
     Ok(body.end())
 }
 
@@ -80,9 +87,10 @@ fn check_members(request: &ResponsesRequest<'_>, body: &mut Writing<'_>) {
             continue;
         };
         let without = match name {
-            "previous_response_id" | "conversation" => {
-                "Responses are not kept here: send the whole conversation as `input`."
+            "previous_response_id" => {
+                "There is no such response: send the whole conversation as `input`."
             }
+            "conversation" => "Conversations are not kept here: use `previous_response_id`.",
             "background" if value == "true" => "Nothing runs in the background here.",
             "top_logprobs" if value != "0" => "Log probabilities are not given here.",
             "service_tier" if !matches!(value, r#""auto""# | r#""default""#) => {
@@ -129,6 +137,8 @@ fn format(request: &ResponsesRequest<'_>, body: &mut Writing<'_>) {
 struct Chat {
     messages: String,
     turn: Option<Turn>,
+    /// Whether it is only counted and held for.
+    native: bool,
 }
 
 #[derive(Default)]
@@ -210,11 +220,24 @@ impl Chat {
             }
             // What was thought comes back without being readable by another provider.
             "reasoning" => {}
+            _ if self.native => self.unknown(item),
             _ => body.beyond(
                 place,
                 "Items of this type mean nothing to the provider of this model.",
             ),
         }
+    }
+
+    /// An item that only the provider understands, for the count: an image, or about its own text.
+    fn unknown(&mut self, item: &str) {
+        let image = member(item, "output")
+            .and_then(|output| literal(output, "image_url"))
+            .or_else(|| literal(item, "result"));
+        let content = match image {
+            Some(url) => format!(r#"[{{"type":"image_url","image_url":{{"url":{url}}}}}]"#),
+            None => json::quote(item),
+        };
+        self.say(&format!(r#"{{"role":"user","content":{content}}}"#));
     }
 
     fn message(&mut self, place: &str, item: &str, body: &mut Writing<'_>) {
@@ -265,10 +288,19 @@ fn parts(place: &str, content: &str, body: &mut Writing<'_>) -> Vec<String> {
                     .unwrap_or_default();
                 format!(r#"{{"type":"image_url","image_url":{{"url":{url}{detail}}}}}"#)
             }),
-            Some("input_file") => literal(part, "file_data").map(|data| {
-                let name = literal(part, "filename").unwrap_or(r#""file""#);
-                format!(r#"{{"type":"file","file":{{"filename":{name},"file_data":{data}}}}}"#)
-            }),
+            Some("input_file") => match literal(part, "file_data") {
+                Some(data) => {
+                    let name = literal(part, "filename").unwrap_or(r#""file""#);
+                    Some(format!(
+                        r#"{{"type":"file","file":{{"filename":{name},"file_data":{data}}}}}"#
+                    ))
+                }
+                // Only the provider knows how much it is.
+                None if body.target.native => {
+                    Some(r#"{"type":"file","file":{"file_id":"elsewhere"}}"#.to_owned())
+                }
+                None => None,
+            },
             Some("input_audio") => member(part, "input_audio")
                 .map(|audio| format!(r#"{{"type":"input_audio","input_audio":{audio}}}"#)),
             Some(_) | None => None,

@@ -22,6 +22,7 @@ const READ: &[(&str, &[Kind])] = &[
     ("metadata", &[Kind::Object]),
     ("background", &[Kind::Bool]),
     ("store", &[Kind::Bool]),
+    ("previous_response_id", &[Kind::Text]),
 ];
 
 /// The members that a response repeats, and what stands there where they were not sent.
@@ -116,11 +117,12 @@ impl<'a> ResponsesRequest<'a> {
         compose::compose(self, target)
     }
 
-    /// What a response repeats of its request: the members of an object, without its braces.
-    pub(crate) fn repeated(&self) -> String {
+    /// What a response repeats of its request, and whether it is kept: the members of an object,
+    /// without its braces.
+    pub(crate) fn repeated(&self, kept: bool) -> String {
         let members = REPEATED
             .map(|(name, otherwise)| format!("\"{name}\":{}", self.get(name).unwrap_or(otherwise)));
-        members.join(",")
+        format!("{},\"store\":{kept}", members.join(","))
     }
 
     /// The JSON of a top-level member; `null` counts as absent.
@@ -137,11 +139,11 @@ impl<'a> ResponsesRequest<'a> {
         self.output_limit
     }
 
-    pub(super) const fn text(&self) -> &'a str {
+    pub(crate) const fn text(&self) -> &'a str {
         self.text
     }
 
-    pub(super) fn members(&self) -> &[Member<'a>] {
+    pub(crate) fn members(&self) -> &[Member<'a>] {
         &self.members
     }
 }

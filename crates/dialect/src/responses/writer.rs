@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use bytes::{BufMut as _, BytesMut};
 use serde::Serialize;
-use serde_json::value::RawValue;
 
+use super::report::usage;
 use crate::client::{Bill, ErrorBody};
 use crate::json;
 use crate::messages::{RawCall, RawChunk};
@@ -45,6 +45,8 @@ pub(crate) struct ResponsesWriter {
     items: Vec<String>,
     open: Option<Open>,
     reason: Option<String>,
+    /// The response as it was given, where it is kept.
+    kept: Option<String>,
 }
 
 /// A chat's answer as a response.
@@ -76,6 +78,7 @@ impl ResponsesWriter {
             items: Vec::new(),
             open: None,
             reason: None,
+            kept: None,
         }
     }
 
@@ -113,6 +116,12 @@ impl ResponsesWriter {
             &format!(r#""response":{response}"#),
             out,
         );
+        self.kept = Some(response).filter(|_| self.names.keep);
+    }
+
+    /// The response as it was given, once it is over.
+    pub(crate) fn kept(&mut self) -> Option<String> {
+        self.kept.take()
     }
 
     /// Writes the end of a response that broke off: what there is of it, then the error, whose
@@ -126,29 +135,9 @@ impl ResponsesWriter {
     ) {
         self.start(out);
         self.close("incomplete", out);
-        let shown = format!(
-            r#"{{"code":{},"message":{}}}"#,
-            json::quote(error.code),
-            json::quote(error.message)
-        );
-        let response = self.response("failed", "null", &shown, bill);
+        let response = self.response("failed", "null", &shown(error), bill);
         self.event("response.failed", &format!(r#""response":{response}"#), out);
-        let usage = bill.map(usage);
-        let nested = error.to_stream_json(status, usage.as_deref());
-        let nested = nested.unwrap_or_default();
-        let nested = std::str::from_utf8(&nested).unwrap_or_default();
-        let details = json::find(nested, &["error".to_owned()]);
-        let details = details.map_or("null", |at| json::slice(nested, &at));
-        let param = error.param.map_or_else(|| "null".to_owned(), json::quote);
-        self.event(
-            "error",
-            &format!(
-                r#""code":{},"message":{},"param":{param},"status":{status},"error":{details}"#,
-                json::quote(error.code),
-                json::quote(error.message)
-            ),
-            out,
-        );
+        self.event("error", &error_members(error, status, bill), out);
     }
 
     fn start(&mut self, out: &mut BytesMut) {
@@ -316,7 +305,7 @@ impl ResponsesWriter {
         format!(
             concat!(
                 r#"{{"id":{},"object":"response","created_at":{},"status":"{}","background":false,"error":{},"#,
-                r#""incomplete_details":{},"model":{},"output":[{}],{},"store":false,"usage":{}}}"#
+                r#""incomplete_details":{},"model":{},"output":[{}],{},"usage":{}}}"#
             ),
             json::quote(&self.id_of("resp")),
             self.names.created,
@@ -340,16 +329,53 @@ impl ResponsesWriter {
     }
 
     fn event(&mut self, name: &str, members: &str, out: &mut BytesMut) {
-        let event = format!(
-            r#"{{"type":"{name}","sequence_number":{},{members}}}"#,
-            self.sequence
-        );
+        write(name, self.sequence, members, out);
         self.sequence = self.sequence.saturating_add(1);
-        out.put_slice(b"event: ");
-        out.put_slice(name.as_bytes());
-        out.put_u8(b'\n');
-        write_event(out, event.as_bytes());
     }
+}
+
+/// The error that a response failed with.
+pub(super) fn shown<M>(error: &ErrorBody<'_, M>) -> String {
+    format!(
+        r#"{{"code":{},"message":{}}}"#,
+        json::quote(error.code),
+        json::quote(error.message)
+    )
+}
+
+/// The members of the event that ends a stream with an error: its fields flat, as OpenAI has them,
+/// and nested, as its SDKs read them.
+pub(super) fn error_members<M: Serialize>(
+    error: &ErrorBody<'_, M>,
+    status: u16,
+    bill: Option<&Bill<'_>>,
+) -> String {
+    let usage = bill.map(usage);
+    let nested = error.to_stream_json(status, usage.as_deref());
+    let nested = nested.unwrap_or_default();
+    let nested = std::str::from_utf8(&nested).unwrap_or_default();
+    let details = json::find(nested, &["error".to_owned()]);
+    let details = details.map_or("null", |at| json::slice(nested, &at));
+    let param = error.param.map_or_else(|| "null".to_owned(), json::quote);
+    format!(
+        r#""code":{},"message":{},"param":{param},"status":{status},"error":{details}"#,
+        json::quote(error.code),
+        json::quote(error.message)
+    )
+}
+
+/// Writes an event of our own.
+pub(super) fn write(name: &str, sequence: u64, members: &str, out: &mut BytesMut) {
+    let event = format!(r#"{{"type":"{name}","sequence_number":{sequence},{members}}}"#);
+    named(name, event.as_bytes(), out);
+}
+
+/// Writes an event with its name.
+pub(super) fn named(name: &str, json: &[u8], out: &mut BytesMut) {
+    out.put_slice(b"event: ");
+    out.put_slice(name.as_bytes());
+    out.put_u8(b'\n');
+    write_event(out, json);
 }
 
 impl Open {
@@ -415,26 +441,4 @@ impl Open {
             ),
         }
     }
-}
-
-/// Usage as Responses has it, with the cost.
-fn usage(bill: &Bill<'_>) -> String {
-    let usage = bill.usage;
-    let details = bill
-        .cost_details
-        .map(|details: &RawValue| format!(r#","cost_details":{}"#, details.get()));
-    format!(
-        concat!(
-            r#"{{"input_tokens":{},"input_tokens_details":{{"cached_tokens":{}}},"#,
-            r#""output_tokens":{},"output_tokens_details":{{"reasoning_tokens":{}}},"#,
-            r#""total_tokens":{},"cost":{}{}}}"#
-        ),
-        usage.prompt_total(),
-        usage.cached_prompt,
-        usage.completion_total(),
-        usage.reasoning,
-        usage.total(),
-        json::quote(bill.cost),
-        details.unwrap_or_default(),
-    )
 }

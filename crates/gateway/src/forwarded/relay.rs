@@ -118,6 +118,7 @@ impl Relay {
             created: unix_seconds(),
             model: model.id.to_string(),
             repeated: String::new(),
+            keep: false,
         };
         self.writer = Some(StreamWriter::chat(names, false));
         self.audio_alone = audio_alone;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::{
     checkout::Checkout,
-    provider_file::{Auth, Placement, ProviderFile, Quirks, UsageHow},
+    provider_file::{Auth, Placement, ProviderFile, Quirks, Responses, UsageHow},
     report::Failure,
 };
 
@@ -154,8 +154,9 @@ Where a provider deviates from its dialect, `[quirks]` says how. The words are t
 | `usage_how` | `stream_options`: streams report usage when asked; `always`: unasked; `never` |
 | `reasoning` | `beside`: `completion_tokens` leaves the reasoning out |
 | `cached` | `beside`: `prompt_tokens` leaves cached tokens out |
+| `responses` | `stored` or `stateless`: it has OpenAI's Responses itself, and keeps them or not; requests to `/v1/responses` then [travel as they are](clients.md#before-a-provider-that-has-responses) |
 
-`rename`, `output_limit_field`, `usage_at`, `usage_how`, `reasoning` and `cached` are about the dialect `openai`
+`rename`, `output_limit_field`, `usage_at`, `usage_how`, `reasoning`, `cached` and `responses` are about the dialect `openai`
 and are refused in files of others.
 
 Azure's older addresses name the deployment in the path and a version in the query. In a copy of `azure-openai.toml` that is
@@ -423,6 +424,11 @@ fn quirks(quirks: &Quirks, auth: &Auth) -> String {
     };
     words.extend(beside("reasoning", quirks.reasoning));
     words.extend(beside("cached tokens", quirks.cached));
+    words.extend(match quirks.responses {
+        Some(Responses::Stateless) => Some("Responses of its own".to_owned()),
+        Some(Responses::Stored) => Some("Responses of its own, which it keeps".to_owned()),
+        Some(Responses::Translated) | None => None,
+    });
     words.join("; ")
 }
 
