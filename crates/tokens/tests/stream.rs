@@ -117,6 +117,28 @@ proptest! {
         }
     }
 
+    /// The worst case needs no tokenizer: neither its own count nor tiktoken's is above it, for any
+    /// characters there are and whatever a model makes of a token.
+    #[test]
+    fn the_bound_is_never_below_what_tiktoken_counts(
+        text in prop_oneof![mixed_text(40), any::<String>(), "\\PC{0,200}", "[\u{0}-\u{20}\u{80}-\u{ffff}]{0,100}"],
+        factor in 250..=4000_u32, sizes in prop::collection::vec(1_usize..9, 1..20),
+    ) {
+        for encoding in BOTH {
+            let factor = Factor::new(factor).unwrap();
+            let tokenizer = Tokenizer::new(encoding, factor);
+            let truth = factor.scale(oracle(encoding, &text));
+            prop_assert!(truth <= tokenizer.upper_bound(text.len()));
+            let mut counter = StreamCounter::new(tokenizer);
+            let mut so_far = String::new();
+            for delta in deltas(&text, &sizes) {
+                counter.push(&delta);
+                so_far.push_str(&delta);
+                prop_assert!(factor.scale(oracle(encoding, &so_far)) <= counter.upper_bound());
+            }
+        }
+    }
+
     #[test]
     fn a_factor_scales_the_total_once(text in mixed_text(20), factor in 250..=4000_u32) {
         let factor = Factor::new(factor).unwrap();

@@ -11,6 +11,9 @@ use crate::{
 /// Filling two databases with ten million rows, and the runs; a slow machine gets more.
 const FULL_MAX: Duration = Duration::from_secs(3 * 3600);
 
+/// Building the tokenizers, and some seconds.
+const COUNTING_MAX: Duration = Duration::from_secs(20 * 60);
+
 /// What is measured.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -26,6 +29,17 @@ enum What {
     /// else run meanwhile. `-- --brief` takes about eight minutes and measures stored charges on
     /// Postgres and one account only.
     Ledger(Ledger),
+    /// How long a mebibyte of each kind of text takes in each encoding.
+    ///
+    /// A busy machine does not matter: it is CPU time.
+    Counting(Counting),
+}
+
+#[derive(clap::Args)]
+struct Counting {
+    /// As tests are built: the tokenizers are optimised, what is around them is not.
+    #[arg(long)]
+    quick: bool,
 }
 
 #[derive(clap::Args)]
@@ -43,7 +57,28 @@ struct Ledger {
 
 /// Builds and runs a bench, which prints its figures.
 pub(crate) fn run(checkout: &Checkout, arguments: &Arguments) -> Result<Report, Failure> {
-    let What::Ledger(ledger) = &arguments.what;
+    match &arguments.what {
+        What::Ledger(ledger) => run_ledger(checkout, ledger),
+        What::Counting(counting) => run_counting(checkout, counting),
+    }
+}
+
+fn run_counting(checkout: &Checkout, counting: &Counting) -> Result<Report, Failure> {
+    let mut cargo = vec!["test", "--locked", "--package", "tokens", "--test", "time"];
+    if !counting.quick {
+        cargo.push("--release");
+    }
+    cargo.extend(["a_mebibyte", "--", "--nocapture"]);
+    let tools = Tools::new(checkout, "bench")?;
+    let tally = tools.cargo(&cargo, Runner::ExitCode, COUNTING_MAX)?;
+    let mut report = Report::new();
+    if tally.failed > 0 {
+        report.blame("the bench failed, or some text takes more than linear time");
+    }
+    Ok(report)
+}
+
+fn run_ledger(checkout: &Checkout, ledger: &Ledger) -> Result<Report, Failure> {
     let mut cargo = vec!["run", "--locked", "--package", "bench-ledger"];
     if !ledger.quick {
         cargo.push("--release");

@@ -26,7 +26,7 @@ const SPLICED: &str = "spliced-message-start.chunks.txt";
 /// The text, and the tokens of prompt and output where usage is reported.
 type Reading = (String, Option<(u64, u64)>);
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     std::env::var_os("TOLLWAY_FIXTURES").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/fixtures"),
         PathBuf::from,
@@ -34,7 +34,7 @@ fn root() -> PathBuf {
 }
 
 /// JSON and lines of JSON below a folder, but for schemas of whole APIs.
-fn files(folder: &Path, out: &mut Vec<PathBuf>) {
+pub(crate) fn files(folder: &Path, out: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).into_iter().flatten() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();

@@ -9,6 +9,8 @@ mod bedrock;
 #[cfg(test)]
 mod cohere;
 #[cfg(test)]
+mod counted;
+#[cfg(test)]
 mod cutting;
 #[cfg(test)]
 mod encoding;
