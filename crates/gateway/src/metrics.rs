@@ -106,6 +106,10 @@ metrics! {
     /// How many tokens a model makes of one token of the encoding that it is counted with, by model,
     /// provider and side (prompt or completion): as configured, corrected by its answers.
     token_factor: GaugeVec = |n, h| gauges(n, h, &["model", "provider", "side"]);
+    /// How much more was counted here than providers reported, as a share of what they reported, by
+    /// model, provider and side (prompt or completion): of the requests of today and yesterday (UTC)
+    /// that were counted although their usage was reported.
+    drift_ratio: GaugeVec = |n, h| gauges(n, h, &["model", "provider", "side"]);
     /// Panics caught at the boundary; each is a mistake of ours.
     panics_total: Counter = |n: &str, h: &str| Counter::new(n, h);
 }

@@ -10,7 +10,7 @@ use store::{
 use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
-    admin::audit,
+    admin::{audit, drift},
     app::{self, App, Shared},
     body::Room,
     catalogue::Catalogue,
@@ -347,6 +347,7 @@ pub async fn serve(ready: Ready, stop: impl Future<Output = ()> + Send) -> Resul
         _ = &mut serving => {}
         () = &mut signal => { serving.await; }
         () = audit::prove_regularly(&ready.app) => {}
+        () = drift::show_regularly(&ready.app) => {}
         () = counting::exchange_regularly(&ready.app) => {}
     }
     let flushed = ready.app.ledger.shutdown(FLUSH_GRACE).await;

@@ -1,12 +1,25 @@
 //! `GET /drift`: per day and model, our count beside the provider's report, and what was charged.
 
+use std::collections::BTreeMap;
+
 use axum::{Json, extract::State};
 use billing::Credits;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
-use store::{DriftRow, DriftTokens};
+use store::{ChargeFilter, DriftRow, DriftTokens, StoreError};
+use tokens::Side;
 use utoipa::ToSchema;
 
-use crate::{admin::charges::filter, app::Shared, error::ApiError, input::Parameters, shape::List};
+use crate::{
+    admin::charges::filter,
+    app::{App, Shared},
+    error::ApiError,
+    input::Parameters,
+    shape::List,
+};
+
+/// What the metric looks back on: all of yesterday and today, wherever in the day it is.
+const SHOWN: SignedDuration = SignedDuration::from_hours(48);
 
 /// The requests of one day to one model.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -98,6 +111,65 @@ pub async fn report(
     let rows = app.store.drift(&filter).await?;
     let rows = rows.into_iter().map(DriftView::from).collect();
     Ok(Json(List::slice(rows, limit, start)))
+}
+
+/// Writes the drift of yesterday and today into the metric, again and again; never ends.
+pub async fn show_regularly(app: &App) {
+    loop {
+        tokio::time::sleep(app.settings.audit_every).await;
+        if let Err(error) = Box::pin(show(app)).await {
+            tracing::warn!(%error, "the drift could not be read now");
+        }
+    }
+}
+
+/// Writes the drift of yesterday and today into the metric.
+///
+/// # Errors
+/// As [`store::Store::drift`].
+pub async fn show(app: &App) -> Result<(), StoreError> {
+    let filter = ChargeFilter {
+        from: Some(
+            Timestamp::now()
+                .saturating_sub(SHOWN)
+                .unwrap_or(Timestamp::MIN),
+        ),
+        ..ChargeFilter::default()
+    };
+    let mut sums: BTreeMap<(String, String), (DriftTokens, DriftTokens)> = BTreeMap::new();
+    for row in app.store.drift(&filter).await? {
+        let (counted, reported) = sums.entry((row.model, row.provider)).or_default();
+        add(counted, row.counted);
+        add(reported, row.reported);
+    }
+    // What was not asked for since is not shown with its old drift.
+    app.metrics.drift_ratio.reset();
+    for ((model, provider), (counted, reported)) in &sums {
+        for (side, counted, reported) in [
+            (Side::Prompt, counted.prompt, reported.prompt),
+            (Side::Completion, counted.completion, reported.completion),
+        ] {
+            if let Some(permille) = permille(counted, reported) {
+                let labels = [model.as_str(), provider.as_str(), side.as_str()];
+                let gauge = app.metrics.drift_ratio.with_label_values(&labels);
+                gauge.set(thousandths(permille));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn add(sum: &mut DriftTokens, more: DriftTokens) {
+    sum.prompt = sum.prompt.saturating_add(more.prompt);
+    sum.completion = sum.completion.saturating_add(more.completion);
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a share: nobody looks at its sixteenth digit"
+)]
+fn thousandths(permille: i64) -> f64 {
+    permille as f64 / 1000.0
 }
 
 fn permille(counted: u64, reported: u64) -> Option<i64> {

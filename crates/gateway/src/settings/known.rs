@@ -227,7 +227,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "audit_every_seconds",
-        doc: "how often the books are proved for the metric tollway_ledger_imbalance_credits; the proof reads every charge",
+        doc: "how often the books are proved for the metric tollway_ledger_imbalance_credits, and tollway_drift_ratio is read; the proof reads every charge",
         default: "3600",
         apply: |s, v| seconds(v).map(|d| s.audit_every = d),
     },
