@@ -57,6 +57,7 @@ pub struct Forwarded<'a> {
     pieces: Pieces,
     size: Option<Cow<'a, str>>,
     quality: Option<Cow<'a, str>>,
+    service_tier: Option<&'a str>,
 }
 
 /// The members that are read beside the texts, and what each must be.
@@ -67,6 +68,7 @@ const READ: &[(&str, Kind)] = &[
     ("size", Kind::Text),
     ("quality", Kind::Text),
     ("stream_format", Kind::Text),
+    ("service_tier", Kind::Text),
 ];
 /// The members with texts.
 const TEXTS: [&str; 5] = ["input", "prompt", "query", "documents", "instructions"];
@@ -101,6 +103,7 @@ impl<'a> Forwarded<'a> {
             pieces: Pieces::default(),
             size: body.string("size"),
             quality: body.string("quality"),
+            service_tier: body.get("service_tier"),
         };
         request.read(endpoint, &body)?;
         Ok(request)
@@ -239,6 +242,12 @@ impl<'a> Forwarded<'a> {
 
     fn push(&mut self, text: Cow<'a, str>, times: u64) {
         self.texts.push(Read { text, times });
+    }
+
+    /// The service tier asked for, as JSON.
+    #[must_use]
+    pub const fn service_tier(&self) -> Option<&str> {
+        self.service_tier
     }
 
     /// The model asked for.

@@ -1,5 +1,6 @@
 //! Errors: the one mapping to status, code and body (CONTRACT 3), before and in the middle of a stream.
 
+mod from;
 mod payment;
 
 use std::{borrow::Cow, sync::Arc};
@@ -8,12 +9,11 @@ use axum::{
     body::Body,
     response::{IntoResponse, Response},
 };
-use billing::{Credits, NotRecorded, PriceError, RequestId};
+use billing::{Credits, RequestId};
 use bytes::BytesMut;
-use dialect::{Bill, ChunkTemplate, ClientDialect, ErrorBody, RequestError, StreamWriter};
+use dialect::{Bill, ChunkTemplate, ClientDialect, ErrorBody, StreamWriter};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde::Serialize;
-use store::{AuthError, NoPermit, StoreError};
 
 pub use self::payment::{PaymentReason, PaymentRequired, Scope};
 use crate::upstream::Failure;
@@ -89,9 +89,9 @@ pub enum ApiError {
     /// A provider failed.
     #[error("upstream: {0}")]
     Upstream(Failure),
-    /// The model has no price yet.
+    /// The model has no price yet: its name, and the provider file.
     #[error("the model has no price")]
-    NoPrice,
+    NoPrice(Box<str>, Box<str>),
     /// Too many requests in flight.
     #[error("too many requests in flight")]
     Busy,
@@ -187,7 +187,7 @@ impl ApiError {
             | Self::AnswerCut(_)
             | Self::TooManyKeys
             | Self::KeyBusy { .. }
-            | Self::NoPrice
+            | Self::NoPrice(..)
             | Self::Internal => false,
         };
         match dialect {
@@ -270,7 +270,7 @@ impl ApiError {
             | Self::Conflict(_)
             | Self::KeyReused
             | Self::Upstream(_)
-            | Self::NoPrice
+            | Self::NoPrice(..)
             | Self::Busy
             | Self::Unaccountable
             | Self::Stopping
@@ -317,7 +317,11 @@ impl ApiError {
                 "rate_limit_error",
             ),
             Self::Upstream(failure) => upstream_row(failure),
-            Self::NoPrice | Self::Busy | Self::Unaccountable | Self::Stopping | Self::Internal => (
+            Self::NoPrice(..)
+            | Self::Busy
+            | Self::Unaccountable
+            | Self::Stopping
+            | Self::Internal => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "unavailable",
                 "server_error",
@@ -361,8 +365,8 @@ impl ApiError {
                 format!("This key has {max} requests in flight, which is all that one key may have. Try again when some of them have ended.").into()
             }
             Self::Upstream(failure) => upstream_message(failure),
-            Self::NoPrice => {
-                "This model has no price yet, so it cannot be charged for. Ask the operator to set one (`tollway check-config` names the file), or choose another model.".into()
+            Self::NoPrice(model, file) => {
+                format!("This model has no price yet, so it cannot be charged for. Ask the operator to write one: as the price of {model:?} in the file of own prices, or in the provider file {file} (`tollway check-config` says where it is). Or choose another model.").into()
             }
             Self::Busy => "Too many requests are in flight here. Try again in a moment.".into(),
             Self::Unaccountable => {
@@ -379,7 +383,7 @@ impl ApiError {
         if let Self::Invalid { param, .. } = self {
             param.clone()
         } else {
-            matches!(self, Self::ModelNotFound | Self::NoPrice).then_some("model".into())
+            matches!(self, Self::ModelNotFound | Self::NoPrice(..)).then_some("model".into())
         }
     }
 
@@ -391,7 +395,7 @@ impl ApiError {
             Self::Busy
             | Self::Unaccountable
             | Self::Stopping
-            | Self::NoPrice
+            | Self::NoPrice(..)
             | Self::Internal
             | Self::StillRunning(_)
             | Self::KeyBusy { .. } => Some(RETRY_AFTER_S),
@@ -484,31 +488,6 @@ fn is_label(code: &str) -> bool {
             .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
 }
 
-impl From<RequestError> for ApiError {
-    fn from(error: RequestError) -> Self {
-        Self::Invalid {
-            param: error.param,
-            message: error.message,
-        }
-    }
-}
-
-impl From<Failure> for ApiError {
-    fn from(failure: Failure) -> Self {
-        Self::Upstream(failure)
-    }
-}
-
-impl From<PriceError> for ApiError {
-    fn from(_: PriceError) -> Self {
-        Self::Invalid {
-            param: None,
-            message: "This request asks for more than any account could pay. Lower its limits."
-                .into(),
-        }
-    }
-}
-
 /// The error as an answer without its body: the outermost layer, which knows the request's id,
 /// writes it ([`crate::app`]).
 impl IntoResponse for ApiError {
@@ -517,83 +496,5 @@ impl IntoResponse for ApiError {
         *response.status_mut() = self.status();
         response.extensions_mut().insert(Arc::new(self));
         response
-    }
-}
-
-impl From<AuthError> for ApiError {
-    fn from(error: AuthError) -> Self {
-        match error {
-            AuthError::Malformed | AuthError::Unknown => Self::InvalidKey(
-                "This API key is not known here. Check it for missing characters, or ask for a new one.",
-            ),
-            AuthError::Revoked => Self::InvalidKey("This API key was revoked. Ask for a new one."),
-            AuthError::Expired => Self::InvalidKey("This API key has expired. Ask for a new one."),
-            AuthError::AccountDisabled => Self::NotPermitted(
-                "The account of this API key is disabled. Ask the operator.".into(),
-            ),
-            AuthError::Unavailable => Self::Unaccountable,
-        }
-    }
-}
-
-impl From<NoPermit> for ApiError {
-    fn from(why: NoPermit) -> Self {
-        match why {
-            NoPermit::Busy => Self::Busy,
-            NoPermit::NotRecorded => Self::Unaccountable,
-        }
-    }
-}
-
-impl From<NotRecorded> for ApiError {
-    fn from(_: NotRecorded) -> Self {
-        Self::Unaccountable
-    }
-}
-
-impl From<StoreError> for ApiError {
-    fn from(error: StoreError) -> Self {
-        if error.is_unavailable() {
-            tracing::warn!(%error, "the store does not answer");
-            return Self::Unaccountable;
-        }
-        match error {
-            StoreError::UnknownAccount(id) => {
-                Self::NotFound(format!("There is no account {id}.").into())
-            }
-            StoreError::UnknownKey(id) => Self::NotFound(format!("There is no key {id}.").into()),
-            StoreError::Invalid { field, problem } => Self::Invalid {
-                param: Some(field.into()),
-                message: format!("{field}: {problem}").into(),
-            },
-            StoreError::IdempotencyConflict => Self::Conflict(
-                "This Idempotency-Key was used before with another body. Use a new key for a new call.".into(),
-            ),
-            StoreError::BelowZero { available } => Self::Conflict(
-                format!("This would take the balance below zero; {available} can be taken at most.")
-                    .into(),
-            ),
-            StoreError::OverdraftInUse { available } => Self::Conflict(
-                format!("The account has used more of its overdraft than that; its available balance is {available}.")
-                    .into(),
-            ),
-            StoreError::NotClosable { .. }
-            | StoreError::Export(_)
-            | StoreError::NotResolvable { .. } => Self::Conflict(error.to_string().into()),
-            StoreError::Url(_)
-            | StoreError::InUse { .. }
-            | StoreError::LocalJournalInUse { .. }
-            | StoreError::LocalJournal { .. }
-            | StoreError::File(_)
-            | StoreError::Migrate(_)
-            | StoreError::Empty
-            | StoreError::Rule(_)
-            | StoreError::Corrupt(_)
-            | StoreError::Database(_)
-            | StoreError::TimedOut => {
-                tracing::error!(%error, "the store failed");
-                Self::Internal
-            }
-        }
     }
 }

@@ -24,9 +24,10 @@ use crate::{
     answer,
     app::Shared,
     arrival::{self, Asked},
-    bill::with_bill,
+    bill::{tier_of, with_bill},
     catalogue::Model,
     error::ApiError,
+    prices::Asking,
     recording::Recording,
     targets::{self, Attempt, Missed},
     upstream::Failure,
@@ -127,10 +128,15 @@ impl Job<'_> {
             app, watched, key, ..
         } = self.asked;
         let (request, work) = (self.request, self.work);
-        let (size, quality) = (request.size(), request.quality());
+        refuse_tier(request.service_tier(), model)?;
+        let asking = Asking {
+            tier: request.service_tier(),
+            size: request.size(),
+            quality: request.quality(),
+        };
         let quoted = app
             .prices
-            .quote_images(&app.store, key, model, size, quality)
+            .quote_images(&app.store, key, model, asking)
             .await?;
         let price = &quoted.priced.price;
         let ask = Ask::whole(
@@ -138,7 +144,8 @@ impl Job<'_> {
             estimate.output_max,
             self.asked.body.len(),
         );
-        let admitted = admit::hold(&app.ledger, &key.path, price, model, ask).await?;
+        let mut admitted = admit::hold(&app.ledger, &key.path, price, model, ask).await?;
+        admitted.meter = admitted.meter.with_offer(quoted.offer);
         let facts = RequestFacts {
             request_id: watched.request_id(),
             account_id: key.account_id,
@@ -209,6 +216,9 @@ impl Job<'_> {
         match answer.usage() {
             Some(Ok(usage)) => {
                 let usage = estimate.complete(usage, images);
+                if let Some(tier) = tier_of(answer.service_tier()) {
+                    charge.served_by(tier);
+                }
                 charge.report(usage, answer.usage_text().map(Into::into));
             }
             other => {
@@ -276,6 +286,22 @@ impl Job<'_> {
         watched.succeeded();
         Ok(settled)
     }
+}
+
+/// Refuses a service tier that the provider's file says is not for sale: what is forwarded here is
+/// forwarded whole.
+fn refuse_tier(asked: Option<&str>, model: &Model) -> Result<(), ApiError> {
+    let plain = asked.is_none_or(|json| matches!(json, "null" | r#""auto""# | r#""default""#));
+    let quirks = &model.provider.quirks;
+    let sold = !quirks.unsupported.iter().any(|name| name == "service_tier");
+    if plain || sold {
+        return Ok(());
+    }
+    Err(ApiError::Invalid {
+        param: Some("service_tier".into()),
+        message: "service_tier is not supported by the provider of this model: leave it out."
+            .into(),
+    })
 }
 
 /// What a provider's answer is, by its head.

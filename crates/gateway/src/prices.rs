@@ -9,11 +9,14 @@ use std::{
 };
 
 use billing::{AccountId, Multiplier, Offer, PriceId, Priced, ServiceTier};
+use dialect::Dialect;
 use jiff::Timestamp;
 use store::{KeyRecord, Store};
 
 use crate::{catalogue::Model, error::ApiError};
 
+/// The member of a request that names a service tier.
+const SERVICE_TIER: &str = "service_tier";
 /// Offers with a markup that are kept in memory; beyond that they are worked out anew.
 const OFFERS_MAX: usize = 65_536;
 
@@ -46,6 +49,17 @@ struct Marked {
 pub struct Prices {
     markups: Vec<Markup>,
     offers: RwLock<HashMap<Marking, Arc<Marked>>>,
+}
+
+/// What a request says that its price may depend on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asking<'a> {
+    /// Its `service_tier`, as JSON.
+    pub tier: Option<&'a str>,
+    /// The size of images.
+    pub size: Option<&'a str>,
+    /// The quality of images.
+    pub quality: Option<&'a str>,
 }
 
 /// The price of a request, pinned.
@@ -101,18 +115,17 @@ impl Prices {
         store: &Store,
         key: &KeyRecord,
         model: &Model,
-        size: Option<&str>,
-        quality: Option<&str>,
+        asked: Asking<'_>,
     ) -> Result<Quoted, ApiError> {
-        let Some((price, id)) = model.image_price(size, quality) else {
-            return self.quote(store, key, model, None).await;
+        let Some((price, id)) = model.image_price(asked.size, asked.quality) else {
+            return self.quote(store, key, model, asked.tier).await;
         };
         let priced = Priced {
             price: Arc::clone(price),
             id: *id,
         };
         let own = Arc::new(Offer::new(priced, Vec::new()));
-        self.pin(store, key, model, &own, None).await
+        self.pin(store, key, model, &own, asked.tier).await
     }
 
     async fn pin(
@@ -125,7 +138,7 @@ impl Prices {
     ) -> Result<Quoted, ApiError> {
         let marked = self.marked_up(key, model, own)?;
         let offer = marked.as_ref().map_or(own, |marked| &marked.offer);
-        let priced = match asked_tier(tier) {
+        let priced = match asked_tier(tier, model)? {
             None => offer.standard(),
             Some(tier) => match offer.of(tier) {
                 Some(priced) => priced,
@@ -206,7 +219,10 @@ impl Prices {
 /// What a model costs the operator at this moment.
 fn of_now(model: &Model) -> Result<&Arc<Offer>, ApiError> {
     let now = Timestamp::now().as_second();
-    model.prices.at(now).ok_or(ApiError::NoPrice)
+    model.prices.at(now).ok_or_else(|| {
+        let file = format!("{}.toml", model.provider.name);
+        ApiError::NoPrice(model.full_name.as_ref().into(), file.into())
+    })
 }
 
 /// Keeps every price of an offer, so that every charge can be computed again.
@@ -227,16 +243,51 @@ async fn record(store: &Store, model: &Model, marked: &Marked) -> Result<(), Api
     Ok(())
 }
 
-/// The tier that a request's `service_tier`, as JSON, asks for, where that has a price of its own.
-fn asked_tier(json: Option<&str>) -> Option<ServiceTier> {
-    let word: String = serde_json::from_str(json?).ok()?;
-    ServiceTier::parse(&word)
+/// The tier that the provider is asked for; `None` where the choice is its own, or where it is not
+/// asked: its dialect or its file have no service tiers, so that a request that names one is
+/// refused, or sent without it.
+///
+/// # Errors
+/// A word that no price here stands for: the provider might know it, and serve at another price.
+fn asked_tier(json: Option<&str>, model: &Model) -> Result<Option<ServiceTier>, ApiError> {
+    let quirks = &model.provider.quirks;
+    let set = quirks.set.get(SERVICE_TIER).map(ToString::to_string);
+    let Some(json) = set.as_deref().or(json).filter(|json| *json != "null") else {
+        return Ok(None);
+    };
+    let mut unasked = quirks.unsupported.iter().chain(&quirks.drop);
+    if model.provider.dialect != Dialect::OpenAi
+        || set.is_none() && unasked.any(|name| name == SERVICE_TIER)
+    {
+        return Ok(None);
+    }
+    let word: Option<String> = serde_json::from_str(json).ok();
+    match word.as_deref() {
+        Some("auto") => Ok(None),
+        Some(word) => match ServiceTier::parse(word) {
+            Some(ServiceTier::Batch) | None => Err(no_such_tier()),
+            known @ Some(ServiceTier::Standard | ServiceTier::Flex | ServiceTier::Priority) => {
+                Ok(known)
+            }
+        },
+        None => Err(no_such_tier()),
+    }
+}
+
+fn no_such_tier() -> ApiError {
+    ApiError::Invalid {
+        param: Some(SERVICE_TIER.into()),
+        message:
+            "service_tier must be auto, default, flex or priority: no other has a price here. \
+                  What batch costs is for batches."
+                .into(),
+    }
 }
 
 fn no_price_of(tier: ServiceTier) -> ApiError {
     let name = tier.as_str();
     ApiError::Invalid {
-        param: Some("service_tier".into()),
+        param: Some(SERVICE_TIER.into()),
         message: format!(
             "This model has no price for service tier {name} here, so it cannot be charged for. \
              Leave service_tier out, or ask the operator to write service_tiers.{name} into the \

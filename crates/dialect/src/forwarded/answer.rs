@@ -12,6 +12,7 @@ use crate::endpoint::Endpoint;
 use crate::error::{DecodeError, UpstreamError, UsageFault};
 use crate::json;
 use crate::openai::report_text;
+use crate::service_tier;
 
 /// Where usage is, apart from `/usage`: Cohere bills by the one, and counts in the other.
 const ELSEWHERE: [[&str; 2]; 2] = [["meta", "billed_units"], ["meta", "tokens"]];
@@ -136,6 +137,12 @@ impl ForwardedAnswer {
     #[must_use]
     pub fn usage_text(&self) -> Option<&str> {
         report_text(self.text(), self.usage_at.as_ref()?)
+    }
+
+    /// The service tier that the provider says it served by, in its own word.
+    #[must_use]
+    pub fn service_tier(&self) -> Option<String> {
+        service_tier::named(self.text(), self.usage_text())
     }
 
     /// How many things are in its `data`: images that were made.

@@ -110,7 +110,8 @@ price_versions = [{ valid_from = \"2027-01-01\", price = { prompt = \"2\", compl
 ```
 
 A request is charged by the version and the hour of its admission, and by the service tier that the answer names, else by
-the one that was asked for. `priority` is refused where it has no price; `batch` and `flex` then have the plain one.
+the one that was asked for by `service_tier`, on whichever endpoint. `priority` is refused where it has no price; `flex` then
+has the plain one. A word that is none of `auto`, `default`, `flex` and `priority` is refused before any provider sees it.
 
 ## Own prices and markups
 
