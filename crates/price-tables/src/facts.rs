@@ -25,6 +25,8 @@ pub(crate) struct Facts {
     pub ends: Option<String>,
     /// Prices; empty where the table has none.
     pub price: Price,
+    /// What the table prices it by that nobody here knows, by the table's own names.
+    pub unknown_units: Vec<String>,
     /// Prices for prompts longer than the key, which hold for the whole request.
     pub tiers: BTreeMap<u64, Price>,
     /// Prices of service tiers, by their names in a provider file, and those for long prompts.

@@ -11,6 +11,7 @@ mod model;
 mod picked;
 mod plan;
 mod python_literal;
+mod text;
 
 pub use self::{
     decimal::{Decimal, DecimalError},

@@ -39,6 +39,30 @@ const SERVICE_TIERS: [(&str, &str); 3] = [
     ("_flex", "flex"),
     ("_priority", "priority"),
 ];
+/// Endings of the members of service tiers that no request here can ask for.
+const OTHER_TIERS: [&str; 3] = ["_ultrafast", "_decisions", "_balanced"];
+/// Members with a price that nothing here is charged by, each because of what is said.
+const WITHOUT_EFFECT: [&str; 14] = [
+    // Searches of the provider's own are refused, or have their price by the plan.
+    "search_context_cost_per_query",
+    "google_maps_grounding_cost_per_query",
+    "code_interpreter_cost_per_session",
+    // The same in another currency, or under another name.
+    "input_dbu_cost_per_token",
+    "output_dbu_cost_per_token",
+    "input_cost_per_token_cache_hit",
+    "explicit_cache_read_input_token_cost",
+    "output_cost_per_second",
+    // Cached tokens have one price, which is that of text.
+    "cache_read_input_audio_token_cost",
+    "cache_read_input_image_token_cost",
+    "cache_creation_input_audio_token_cost",
+    // Cheaper hours of some days: the dearer price is taken.
+    "off_peak_pricing",
+    // Images of chat models are counted in tokens.
+    "output_cost_per_image",
+    "output_cost_per_image_token",
+];
 /// The endpoint that a chat model must be served on, where the table names any.
 const ENDPOINT: &str = "/v1/chat/completions";
 /// What fits into a model whose table row does not say so, because nothing is counted by it.
@@ -139,6 +163,7 @@ fn facts(id: &str, row: &Row, endpoints: Vec<&'static str>) -> Result<Facts, Str
         deprecated: false,
         ends: text(row, "deprecation_date"),
         price: base,
+        unknown_units: unknown_units(row),
         tiers: BTreeMap::new(),
         service: BTreeMap::new(),
         search_fee: search_fee(row)?,
@@ -159,6 +184,35 @@ fn facts(id: &str, row: &Row, endpoints: Vec<&'static str>) -> Result<Facts, Str
     }
     ranges(row, &mut facts)?;
     Ok(facts)
+}
+
+/// The members with a price by a unit that nobody here knows.
+fn unknown_units(row: &Row) -> Vec<String> {
+    let known = |member: &str| {
+        let tiers = SERVICE_TIERS.iter().map(|(ending, _)| ending);
+        let plain = tiers
+            .chain(&OTHER_TIERS)
+            .find_map(|ending| member.strip_suffix(ending))
+            .unwrap_or(member);
+        let long = plain.strip_suffix("k_tokens").and_then(|cut| {
+            let (name, thousands) = cut.rsplit_once("_above_")?;
+            thousands.parse::<u64>().ok().map(|_| name)
+        });
+        let name = long.unwrap_or(plain);
+        PER_TOKEN.iter().any(|(one, _)| *one == name)
+            || PER_PIECE.iter().any(|(one, _, _)| *one == name)
+            || WITHOUT_EFFECT.contains(&name)
+            || name == "tiered_pricing"
+    };
+    let priced = |raw: &RawValue| {
+        let amount: Option<Decimal> = raw.get().parse().ok();
+        raw.get() != "null" && amount.is_none_or(|amount| !amount.is_zero())
+    };
+    row.iter()
+        .filter(|(member, _)| member.contains("cost") || member.contains("pricing"))
+        .filter(|(member, raw)| priced(raw) && !known(member))
+        .map(|(member, _)| member.clone())
+        .collect()
 }
 
 /// What a model that does not chat is sold by: tokens where the row prices those, else pieces.

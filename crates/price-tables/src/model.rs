@@ -54,6 +54,8 @@ pub enum LeftOut {
     TooFine,
     /// The table does not say where it has the price from, and the plan asks for that.
     NoSource,
+    /// The table prices it by a unit that nobody here knows.
+    UnknownUnit,
 }
 
 impl LeftOut {
@@ -67,6 +69,7 @@ impl LeftOut {
             Self::NoContextWindow => "no context window",
             Self::TooFine => "price too fine",
             Self::NoSource => "no source",
+            Self::UnknownUnit => "unknown unit",
         }
     }
 }
@@ -83,6 +86,9 @@ pub(crate) fn model(facts: Facts, plan: &Provider, taken: &str) -> Result<Model,
     }
     if plan.sourced_only && !facts.sourced {
         return Err(LeftOut::NoSource);
+    }
+    if !facts.unknown_units.is_empty() {
+        return Err(LeftOut::UnknownUnit);
     }
     let context_window = facts.context_window.ok_or(LeftOut::NoContextWindow)?;
     let free = matches_any(&plan.free, &facts.id);
@@ -365,6 +371,15 @@ mod tests {
             ..facts("1", "2")
         };
         assert!(model(sourced, &plan("sourced_only = true"), TAKEN).is_ok());
+    }
+
+    #[test]
+    fn a_price_by_an_unknown_unit_leaves_the_model_out() {
+        let odd = Facts {
+            unknown_units: vec!["input_cost_per_sigh".to_owned()],
+            ..facts("1", "2")
+        };
+        assert_eq!(model(odd, &plan(""), TAKEN), Err(LeftOut::UnknownUnit));
     }
 
     #[test]

@@ -31,6 +31,26 @@ impl Table {
         })
     }
 
+    /// Reads a table of either kind; prices are those of `day`, `YYYY-MM-DD`.
+    ///
+    /// # Errors
+    /// The text is neither.
+    pub fn recognize(text: &str, day: &str) -> Result<(TableName, Self), TableError> {
+        let names = [TableName::Litellm, TableName::GenaiPrices];
+        let mut problems = Vec::new();
+        for name in names {
+            match Self::parse(name, text, day) {
+                Ok(table) => return Ok((name, table)),
+                Err(error) => problems.push(error.to_string()),
+            }
+        }
+        let place = "the price table";
+        Err(TableError::at(
+            place,
+            format!("of no known form: {}", problems.join("; ")),
+        ))
+    }
+
     /// How many rows it has of each provider, by the table's own names.
     #[must_use]
     pub fn providers(&self) -> BTreeMap<String, usize> {
@@ -89,6 +109,7 @@ pub fn pick(table: &Table, provider: &Provider, taken: &str) -> Result<Picked, T
         for mut facts in rows {
             facts.id.push_str(&source.suffix);
             let id = facts.id.clone();
+            let units = facts.unknown_units.join(", ");
             match model::model(facts, provider, taken) {
                 Ok(model) if models.contains_key(&id) => {
                     let place = format!("provider {}, model \"{}\"", provider.file, model.id);
@@ -97,7 +118,18 @@ pub fn pick(table: &Table, provider: &Provider, taken: &str) -> Result<Picked, T
                 Ok(model) => {
                     models.insert(id, model);
                 }
-                Err(reason) => picked.left_out.entry(reason).or_default().push(id),
+                Err(reason) => {
+                    let named = match reason {
+                        LeftOut::UnknownUnit => format!("{id} ({units})"),
+                        LeftOut::ByPlan
+                        | LeftOut::Ended
+                        | LeftOut::NoPrice
+                        | LeftOut::NoContextWindow
+                        | LeftOut::TooFine
+                        | LeftOut::NoSource => id,
+                    };
+                    picked.left_out.entry(reason).or_default().push(named);
+                }
             }
         }
     }
@@ -139,6 +171,38 @@ mod tests {
             picked.left_out_words(true),
             ", 1 left out (ended): old:x, 1 left out (no price): free:x"
         );
+    }
+
+    #[test]
+    fn a_table_is_known_by_its_form_and_units_by_their_names() {
+        let (name, _) = Table::recognize("{}", "2026-11-22").unwrap();
+        assert_eq!(name, TableName::Litellm);
+        let genai = "\nproviders: list[Provider] = []";
+        let (name, _) = Table::recognize(genai, "2026-11-22").unwrap();
+        assert_eq!(name, TableName::GenaiPrices);
+        assert!(Table::recognize("[]", "2026-11-22").is_err());
+        let row = |more: &str| {
+            let text = format!(
+                r#"{{"m":{{"litellm_provider":"acme","mode":"chat","max_input_tokens":1,
+                "input_cost_per_token":1e-06,"output_cost_per_token":2e-06,{more}}}}}"#
+            );
+            let (_, table) = Table::recognize(&text, "2026-11-22").unwrap();
+            let picked = pick(&table, &provider("[{ key = \"acme\" }]"), "2026-11-22").unwrap();
+            picked.left_out_words(true)
+        };
+        let left_out = row(r#""input_cost_per_sigh": 0.1"#);
+        assert_eq!(
+            left_out,
+            ", 1 left out (unknown unit): m (input_cost_per_sigh)"
+        );
+        for known in [
+            r#""input_cost_per_sigh": 0.0"#,
+            r#""input_cost_per_token_above_128k_tokens_priority": 1"#,
+            r#""output_cost_per_token_ultrafast": 1"#,
+            r#""search_context_cost_per_query": {"search_context_size_low": 1}"#,
+        ] {
+            assert_eq!(row(known), "", "{known}");
+        }
     }
 
     #[test]

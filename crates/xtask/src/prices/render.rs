@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use price_tables::{Model, Price};
+use price_tables::Model;
 
 /// The line below which everything is written by the chore.
 pub(crate) const MARKER: &str =
@@ -74,35 +74,7 @@ fn write_model(text: &mut String, model: &Model) {
     if model.deprecated {
         text.push_str("deprecated = true\n");
     }
-    let _ = writeln!(text, "price = {}", price(&model.price));
-    if !model.tiers.is_empty() {
-        text.push_str("price_tiers = [\n");
-        for (above, amounts) in &model.tiers {
-            let _ = writeln!(text, "    {},", tier(*above, amounts));
-        }
-        text.push_str("]\n");
-    }
-    for (name, (amounts, tiers)) in &model.service {
-        let _ = write!(text, "service_tiers.{name} = {{ price = {}", price(amounts));
-        if !tiers.is_empty() {
-            let tiers: Vec<_> = tiers.iter().map(|(above, p)| tier(*above, p)).collect();
-            let _ = write!(text, ", price_tiers = [{}]", tiers.join(", "));
-        }
-        text.push_str(" }\n");
-    }
-}
-
-fn tier(above: u64, amounts: &Price) -> String {
-    let price = price(amounts);
-    format!("{{ above_prompt_tokens = {above}, whole_request = true, price = {price} }}")
-}
-
-fn price(price: &Price) -> String {
-    let members: Vec<String> = price
-        .iter()
-        .map(|(kind, amount)| format!("{} = \"{amount}\"", kind.member()))
-        .collect();
-    format!("{{ {} }}", members.join(", "))
+    text.push_str(&model.price_text());
 }
 
 fn quoted(text: &str) -> String {
@@ -113,7 +85,7 @@ fn quoted(text: &str) -> String {
 mod tests {
     use std::collections::BTreeMap;
 
-    use price_tables::Kind;
+    use price_tables::{Kind, Price};
 
     use super::*;
     use crate::provider_file::ProviderFile;
