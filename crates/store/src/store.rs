@@ -125,7 +125,7 @@ impl Store {
         let looked = async {
             let mut reader = backend.reader().await?;
             // The newest table that there is: an older program's database is not ours to touch.
-            let look = sql("SELECT (SELECT COUNT(*) FROM token_factors WHERE 1 = 0) \
+            let look = sql("SELECT (SELECT COUNT(*) FROM owned_objects WHERE 1 = 0) \
                  FROM instance WHERE id = 1");
             reader.link().maybe::<(i64,)>(look).await
         };

@@ -23,6 +23,7 @@ mod leases;
 mod local_journal;
 mod months;
 mod network;
+mod owned;
 mod plans;
 mod races;
 mod settle;

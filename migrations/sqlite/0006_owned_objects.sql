@@ -1,0 +1,23 @@
+-- What customers have made at providers. migrations/postgres has the same tables under the same names.
+
+-- A row for each file, batch or other object that a key has made with the operator's account at a
+-- provider: nobody but that key may reach it. It is no ledger row; it goes when the object goes.
+CREATE TABLE owned_objects (
+    account_id BLOB    NOT NULL,
+    key_id     BLOB    NOT NULL,
+    id         BLOB    NOT NULL,
+    provider   TEXT    NOT NULL,
+    -- What the provider calls it.
+    object_id  TEXT    NOT NULL,
+    kind       TEXT    NOT NULL CHECK (kind IN ('file', 'batch', 'other')),
+    -- What the provider said of it last, as JSON.
+    about      TEXT,
+    -- Of a batch's results: the batch, and when every request in them was paid for.
+    made_by    TEXT,
+    paid_at    INTEGER,
+    created_at INTEGER NOT NULL,
+    PRIMARY KEY (account_id, key_id, id),
+    CHECK (paid_at IS NULL OR made_by IS NOT NULL)
+) STRICT;
+-- An object has one owner. This is also how somebody else's object is found out.
+CREATE UNIQUE INDEX owned_objects_object ON owned_objects (object_id, provider);
