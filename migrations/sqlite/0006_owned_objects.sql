@@ -12,9 +12,15 @@ CREATE TABLE owned_objects (
     kind       TEXT    NOT NULL CHECK (kind IN ('file', 'batch', 'other')),
     -- What the provider said of it last, as JSON.
     about      TEXT,
-    -- Of a batch's results: the batch, and when every request in them was paid for.
+    -- Of a batch's results: the batch, when they began to be charged, and when every request in
+    -- them was.
     made_by    TEXT,
+    paying_at  INTEGER,
     paid_at    INTEGER,
+    -- Of a batch: the model that its requests are to, and what they may cost at most until its
+    -- results are paid for.
+    model      TEXT,
+    expected   INTEGER,
     created_at INTEGER NOT NULL,
     PRIMARY KEY (account_id, key_id, id),
     CHECK (paid_at IS NULL OR made_by IS NOT NULL)

@@ -19,6 +19,25 @@ const OTHER_DIALECTS: [(&str, &str); 4] = [
     ("bedrock", "nova"),
 ];
 
+/// What `mock` lets through; a model's usage is that of `m`.
+const PASSED_BY_MOCK: &str = r#"[passthrough]
+"POST /vector_stores" = { price = "free" }
+"GET /vector_stores" = { price = "free", shared = true }
+"GET /vector_stores/{id}" = { price = "free" }
+"DELETE /vector_stores/{id}" = { price = "free" }
+"POST /vector_stores/{id}/search" = { price = { request = "0.0025" } }
+"GET /vector_stores/{id}/files/{file_id}/content" = { price = "free" }
+"POST /containers/{id}/files" = { price = "free" }
+"POST /fine_tuning/jobs" = { price = "free" }
+"POST /fim/completions" = { price = "usage" }
+"GET /chat/completions" = { price = "free", shared = true }
+"#;
+/// What `backup` lets through.
+const PASSED_BY_BACKUP: &str = r#"[passthrough]
+"POST /vector_stores" = { price = "free" }
+"GET /vector_stores/{id}" = { price = "free" }
+"#;
+
 /// The variables that provider files name.
 #[must_use]
 pub fn variable(name: &str) -> Option<String> {
@@ -172,8 +191,8 @@ pub fn provider_texts(url: &str) -> Vec<(&'static str, String)> {
         1,
     );
     let mut files = vec![
-        file("mock", url, &mock),
-        file("backup", url, &backup),
+        passing(file("mock", url, &mock), PASSED_BY_MOCK),
+        passing(file("backup", url, &backup), PASSED_BY_BACKUP),
         (name, text),
         google(url),
         cloud("vertex", url, "google", "gemini", ("gem-vertex", "")),
@@ -256,6 +275,11 @@ fn model(id: &str, more: &str, price: &str) -> String {
         "[[models]]\nid = \"{id}\"\n{more}tokenizer = \"o200k_base\"\nlearn_factor = false\ncontext_window = 128000\n\
          max_output_tokens = 16384\nprice = {{ {price} }}\n"
     )
+}
+
+/// A file with what it lets through.
+fn passing((name, text): (&'static str, String), rules: &str) -> (&'static str, String) {
+    (name, text + rules)
 }
 
 fn file(name: &'static str, url: &str, models: &[String]) -> (&'static str, String) {

@@ -29,6 +29,7 @@ mod media;
 mod messages;
 mod operator;
 mod passing;
+mod passthrough;
 mod payment;
 mod prices;
 mod replicas;

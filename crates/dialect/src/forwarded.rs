@@ -58,6 +58,7 @@ pub struct Forwarded<'a> {
     size: Option<Cow<'a, str>>,
     quality: Option<Cow<'a, str>>,
     service_tier: Option<&'a str>,
+    output_limit: Option<u64>,
 }
 
 /// The members that are read beside the texts, and what each must be.
@@ -70,6 +71,8 @@ const READ: &[(&str, Kind)] = &[
     ("stream_format", Kind::Text),
     ("service_tier", Kind::Text),
 ];
+/// The members that limit output, in tokens, by all their names.
+const OUTPUT_LIMITS: [&str; 3] = ["max_tokens", "max_completion_tokens", "max_output_tokens"];
 /// The members with texts.
 const TEXTS: [&str; 5] = ["input", "prompt", "query", "documents", "instructions"];
 
@@ -104,9 +107,55 @@ impl<'a> Forwarded<'a> {
             size: body.string("size"),
             quality: body.string("quality"),
             service_tier: body.get("service_tier"),
+            output_limit: None,
         };
         request.read(endpoint, &body)?;
         Ok(request)
+    }
+
+    /// Reads the JSON of a request of a shape that nobody here knows: all of it is taken for a text
+    /// that the model reads.
+    ///
+    /// # Errors
+    /// Not JSON, no model, a number out of range, a member that is read given twice.
+    pub fn parse_unknown(body: &'a [u8], limits: &RequestLimits) -> Result<Self, RequestError> {
+        let (text, members) = object(body, limits)?;
+        let names = READ.iter().map(|(name, _)| *name);
+        refuse_doubles(&members, names.take(3).chain(OUTPUT_LIMITS))?;
+        let body = Body { text, members };
+        for (name, expected) in READ.iter().take(2) {
+            body.expect(name, *expected)?;
+        }
+        let number = |name: &'static str| match body.get(name).map(str::parse::<u64>) {
+            None => Ok(None),
+            Some(Ok(number)) => Ok(Some(number)),
+            Some(Err(_)) => Err(RequestError::param(
+                name,
+                format!("`{name}` must be a whole number that is not negative."),
+            )),
+        };
+        let mut output_limit = None;
+        for name in OUTPUT_LIMITS {
+            output_limit = number(name)?.max(output_limit);
+        }
+        let choices = number("n")?.unwrap_or(1).max(1);
+        Ok(Self {
+            text,
+            model: read_model(body.get("model"), limits)?,
+            model_at: body.span("model").unwrap_or_default(),
+            stream: body.get("stream") == Some("true"),
+            texts: vec![Read {
+                text: Cow::Borrowed(text),
+                times: 1,
+            }],
+            tokens: 0,
+            inputs: choices,
+            pieces: Pieces::default(),
+            size: None,
+            quality: None,
+            service_tier: body.get("service_tier"),
+            output_limit,
+        })
     }
 
     fn read(&mut self, endpoint: Endpoint, body: &Body<'a>) -> Result<(), RequestError> {
@@ -282,6 +331,12 @@ impl<'a> Forwarded<'a> {
         })
     }
 
+    /// The largest limit of output that a request of an unknown shape names, in tokens.
+    #[must_use]
+    pub const fn output_limit(&self) -> Option<u64> {
+        self.output_limit
+    }
+
     /// Width and height of the images asked for, as in `1024x1024`.
     #[must_use]
     pub fn size(&self) -> Option<&str> {
@@ -395,6 +450,29 @@ mod tests {
             (request.pieces().searches, request.pieces().searches_max),
             (1, 2)
         );
+    }
+
+    #[test]
+    fn of_an_unknown_shape_all_is_read() {
+        let parse = |json: &'static str| {
+            Forwarded::parse_unknown(json.as_bytes(), &RequestLimits::default())
+        };
+        let json = r#"{"model":"m","max_tokens":5,"max_output_tokens":7,"stream":true,"n":2}"#;
+        let request = parse(json).unwrap();
+        assert_eq!(bytes(&request), json.len() as u64);
+        let read = (request.output_limit(), request.stream(), request.inputs());
+        assert_eq!(read, (Some(7), true, 2));
+        assert_eq!(parse(r#"{"model":"m"}"#).unwrap().output_limit(), None);
+        for wrong in [
+            r#"{"model":"m","model":"n"}"#,
+            r#"{"model":"m","Model":"n"}"#,
+            r#"{"model":null}"#,
+            r#"{"model":"m","n":-1}"#,
+            r#"{"model":"m","max_tokens":1.5}"#,
+            r#"{"model":"m","max_tokens":1,"max_tokens":2}"#,
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -345,6 +345,27 @@ pub async fn hold(
     Err(ApiError::Unaccountable)
 }
 
+/// Sees that there is any credit at all, for what costs nothing but is not for everybody.
+///
+/// # Errors
+/// 402 with the reason, or 503 when the books cannot be asked.
+pub async fn solvent(ledger: &Ledger, path: &Path) -> Result<(), ApiError> {
+    let least = Credits::from_nanos(1);
+    let deadline = Instant::now() + WAIT_MAX;
+    for _ in 0..ROUNDS_MAX {
+        // Given back at once.
+        if Reserved::take(path, least, Instant::now()).is_ok() {
+            return Ok(());
+        }
+        match ledger.obtain(path, least, least, deadline).await {
+            Ok(()) => {}
+            Err(shortfall) if shortfall.unavailable => return Err(ApiError::Unaccountable),
+            Err(shortfall) => return Err(refused(&shortfall, least, Credits::ZERO)),
+        }
+    }
+    Err(ApiError::Unaccountable)
+}
+
 /// The 402 for a shortfall of a request that holds `own` already.
 #[must_use]
 pub fn refused(shortfall: &Shortfall, required: Credits, own: Credits) -> ApiError {

@@ -19,8 +19,8 @@ use uuid::Uuid;
 
 use crate::{
     account, admin, body::Room, catalogue::Catalogue, chat, counting::Counting, error::ApiError,
-    forwarded, health, messages, metrics::Metrics, models, once::Once, openapi, places::Places,
-    prices::Prices, quote, settings::Settings, upstream::Upstream,
+    forwarded, health, messages, metrics::Metrics, models, once::Once, openapi, passthrough,
+    places::Places, prices::Prices, quote, settings::Settings, upstream::Upstream,
 };
 
 /// Every answer names its request in this header.
@@ -107,12 +107,8 @@ pub fn router(app: Shared) -> Router {
         router = router.route("/metrics", get(health::metrics));
     }
     router
-        .fallback(|| async {
-            ApiError::NotFound(
-                "There is nothing at this path; /openapi.json lists what there is.".into(),
-            )
-        })
-        .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
+        .fallback(passthrough::unknown_path)
+        .method_not_allowed_fallback(passthrough::unknown_method)
         // Outermost: gives the request its id, catches panics, writes the bodies of errors.
         .layer(middleware::from_fn_with_state(app.clone(), boundary))
         .with_state(app)

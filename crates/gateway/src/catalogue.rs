@@ -18,6 +18,7 @@ use tokens::{
 use crate::{
     credentials::Credentials,
     learning::Learning,
+    passthrough::Passage,
     provider_file::{ModelFile, ProviderFile},
     settings::{Finding, RouteSetting},
 };
@@ -48,6 +49,16 @@ impl Provider {
         self.paths
             .get(&endpoint)
             .map_or(endpoint.path(), String::as_str)
+    }
+
+    /// The address of a plain path below the base URL, with a query. `None` where it is none.
+    #[must_use]
+    pub fn address_of(&self, path: &str, query: Option<&str>) -> Option<Url> {
+        let mut url = Url::parse(&format!("{}{path}", self.base_url)).ok()?;
+        if query.is_some() {
+            url.set_query(query);
+        }
+        Some(url)
     }
 
     /// The address of a path after the base URL, or of an address that the provider's file names in
@@ -185,6 +196,7 @@ pub struct Unserved {
 pub struct Catalogue {
     models: Vec<Arc<Model>>,
     by_name: HashMap<String, Vec<Arc<Model>>>,
+    passages: Vec<Passage>,
     unserved: Vec<Unserved>,
 }
 
@@ -246,6 +258,19 @@ impl Catalogue {
         sorted.into_iter().collect()
     }
 
+    /// Everything that requests are charged by: every model, and what stands in for one where a
+    /// request is passed through.
+    pub fn priced(&self) -> impl Iterator<Item = &Arc<Model>> {
+        let passed = self.passages.iter().filter_map(|one| one.model.as_ref());
+        self.models.iter().chain(passed)
+    }
+
+    /// What is passed through, by provider.
+    #[must_use]
+    pub fn passages(&self) -> &[Passage] {
+        &self.passages
+    }
+
     /// Providers that wait for a variable.
     #[must_use]
     pub fn unserved(&self) -> &[Unserved] {
@@ -290,6 +315,7 @@ impl Catalogue {
             }
             self.models.push(served);
         }
+        self.passages.extend(Passage::of(&provider, file)?);
         Ok(())
     }
 
@@ -357,7 +383,7 @@ fn asking_price(model: &Model) -> Credits {
     })
 }
 
-fn served(provider: &Arc<Provider>, model: &ModelFile) -> Result<Model, String> {
+pub(crate) fn served(provider: &Arc<Provider>, model: &ModelFile) -> Result<Model, String> {
     let prices = model
         .book()
         .map_err(|error| format!("model {:?}: {error}", model.id))?;

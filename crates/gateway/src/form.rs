@@ -44,6 +44,22 @@ impl Form {
     /// # Errors
     /// 400: not a form, a field that is not known, or one of them given twice.
     pub async fn read(headers: &HeaderMap, body: &Bytes, known: &[&str]) -> Result<Self, ApiError> {
+        Self::read_with(headers, body, Some(known)).await
+    }
+
+    /// Reads a form that may have any fields: one whose price does not depend on them.
+    ///
+    /// # Errors
+    /// 400: not a form, or a field given twice that is no list.
+    pub async fn read_any(headers: &HeaderMap, body: &Bytes) -> Result<Self, ApiError> {
+        Self::read_with(headers, body, None).await
+    }
+
+    async fn read_with(
+        headers: &HeaderMap,
+        body: &Bytes,
+        known: Option<&[&str]>,
+    ) -> Result<Self, ApiError> {
         let boundary = headers
             .get(header::CONTENT_TYPE)
             .and_then(|value| value.to_str().ok())
@@ -81,13 +97,13 @@ impl Form {
         }
     }
 
-    fn push(&mut self, part: Part, known: &[&str]) -> Result<(), ApiError> {
+    fn push(&mut self, part: Part, known: Option<&[&str]>) -> Result<(), ApiError> {
         // A list or an object is written with brackets: `image[]`, `chunking_strategy[type]`.
         let (base, list) = match part.name.split_once('[') {
             Some((base, _)) => (base, true),
             None => (part.name.as_str(), false),
         };
-        if !known.contains(&base) {
+        if let Some(known) = known.filter(|known| !known.contains(&base)) {
             let message = format!("The form may have these fields: {}.", known.join(", "));
             return Err(invalid(None, message));
         }
@@ -114,6 +130,12 @@ impl Form {
     pub fn text(&self, name: &str) -> Option<&str> {
         let part = self.parts.iter().find(|part| part.name == name)?;
         std::str::from_utf8(&part.bytes).ok()
+    }
+
+    /// Every field that is no file and is text.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        let fields = self.parts.iter().filter(|part| !part.is_file());
+        fields.filter_map(|part| std::str::from_utf8(&part.bytes).ok())
     }
 
     /// The files under a name, also as a list.

@@ -1,6 +1,6 @@
 //! The endpoints whose requests are forwarded but for the model's name: held at their worst case, charged by what the answer reports.
 
-mod relay;
+pub(crate) mod relay;
 mod work;
 
 use std::sync::Arc;
@@ -102,7 +102,8 @@ impl Attempt for Job<'_> {
         match Kind::of(&response) {
             Kind::Events if self.request.stream() || spoken => {
                 let plain = !self.request.stream();
-                let relay = Relay::new(self.endpoint, self.asked, charge, &estimate, response);
+                let relay =
+                    Relay::new(self.endpoint, self.asked, charge, estimate.sold(), response);
                 match relay.open(model, plain).await {
                     Ok(response) => Ok(response),
                     Err((failure, charge)) => Err(self.failed(failure, charge)),
@@ -305,14 +306,14 @@ fn refuse_tier(asked: Option<&str>, model: &Model) -> Result<(), ApiError> {
 }
 
 /// What a provider's answer is, by its head.
-enum Kind {
+pub(crate) enum Kind {
     Json,
     Events,
     Other,
 }
 
 impl Kind {
-    fn of(response: &reqwest::Response) -> Self {
+    pub(crate) fn of(response: &reqwest::Response) -> Self {
         let kind = response.headers().get(header::CONTENT_TYPE);
         let kind = kind.and_then(|value| value.to_str().ok()).unwrap_or("");
         let is = |name: &str| {
@@ -330,7 +331,11 @@ impl Kind {
 }
 
 /// An answer that is not JSON: its cost is in a header.
-fn opaque(body: axum::body::Body, kind: Option<HeaderValue>, settled: &Settled) -> Response {
+pub(crate) fn opaque(
+    body: axum::body::Body,
+    kind: Option<HeaderValue>,
+    settled: &Settled,
+) -> Response {
     let mut response = Response::new(body);
     let headers = response.headers_mut();
     let plain = || HeaderValue::from_static("application/octet-stream");

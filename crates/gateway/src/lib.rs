@@ -32,6 +32,8 @@ pub mod once;
 pub mod open_files;
 pub mod openapi;
 pub mod own_prices;
+pub mod owned;
+pub mod passthrough;
 pub mod places;
 pub mod price_file;
 pub mod prices;

@@ -12,6 +12,7 @@ use tokens::{Encoding, Factor, ImageRule, Tokenizer};
 
 use crate::{
     credentials::AWS_KEYS,
+    passthrough::Rules,
     price_file::{self, HoursFile, ServiceTierFile, TierFile, VersionFile},
     settings::{Finding, finding_of_toml},
 };
@@ -53,6 +54,9 @@ pub struct ProviderFile {
     /// Where an endpoint is, if not at its usual path: a path after the base URL, or an address.
     #[serde(default, deserialize_with = "paths")]
     pub paths: BTreeMap<Endpoint, String>,
+    /// What is passed through to it, beside what the gateway answers itself.
+    #[serde(default)]
+    pub passthrough: Rules,
     /// What it serves.
     #[serde(default)]
     pub models: Vec<ModelFile>,
@@ -301,6 +305,33 @@ impl ProviderFile {
 }
 
 impl ModelFile {
+    /// One of this name and nothing else.
+    #[must_use]
+    pub(crate) fn named(id: String) -> Self {
+        Self {
+            id,
+            upstream_id: None,
+            aliases: Vec::new(),
+            endpoints: Vec::new(),
+            tokenizer: None,
+            token_factor: None,
+            learn_factor: Some(false),
+            context_window: 1,
+            max_output_tokens: None,
+            hidden_output: false,
+            features: Features::default(),
+            image_rule: None,
+            deprecated: false,
+            price: None,
+            price_tiers: Vec::new(),
+            image_prices: Vec::new(),
+            service_tiers: BTreeMap::new(),
+            price_hours: Vec::new(),
+            price_versions: Vec::new(),
+            price_date: None,
+        }
+    }
+
     /// Its prices; an empty book where it has none.
     ///
     /// # Errors

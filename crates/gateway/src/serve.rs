@@ -277,7 +277,7 @@ fn store_name(settings: &Settings) -> Result<String, StoreError> {
 async fn record_prices(store: &Store, catalogue: &Catalogue) -> Result<(), ServeError> {
     let mut kept = HashSet::new();
     let mut rows = Vec::new();
-    for model in catalogue.models() {
+    for model in catalogue.priced() {
         for (price, id) in model.all_prices() {
             if kept.insert(id) {
                 rows.push((id, model, price.to_json()?));

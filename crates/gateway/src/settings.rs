@@ -107,6 +107,8 @@ pub struct Settings {
     pub shutdown_grace: Duration,
     /// Attempts upstream per request, over all targets.
     pub attempts_max: usize,
+    /// Where requests are passed through that name neither a model nor a provider.
+    pub passthrough_provider: Option<String>,
     /// Connections to the database.
     pub database_connections: u32,
     /// What stands between this program and its Postgres.
@@ -166,6 +168,7 @@ impl Default for Settings {
             body_timeout: Duration::from_secs(60),
             shutdown_grace: Duration::from_secs(30),
             attempts_max: 3,
+            passthrough_provider: None,
             database_connections: 8,
             database_pooler: Pooler::Detect,
             local_journal: None,

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use dialect::{UpstreamError, WireRequest};
 use futures_util::StreamExt as _;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use reqwest::redirect;
 
 use crate::{catalogue::Provider, credentials::CredentialsError, settings::Settings};
@@ -23,6 +24,21 @@ const IDLE_CONNECTION_AGE_MAX: Duration = Duration::from_secs(50);
 pub struct Upstream {
     client: reqwest::Client,
     first_byte_timeout: Duration,
+}
+
+/// A request that is passed on.
+#[derive(Debug)]
+pub struct Passed {
+    /// Its method.
+    pub method: Method,
+    /// Its path below the base URL, with nothing in it that is escaped.
+    pub path: String,
+    /// Its query, as the client wrote it.
+    pub query: Option<String>,
+    /// What of its headers travels.
+    pub headers: HeaderMap,
+    /// Its body, where it has one.
+    pub body: Option<reqwest::Body>,
 }
 
 /// Why a provider gave no answer.
@@ -156,13 +172,57 @@ impl Upstream {
         let url = provider
             .address(&wire.path)
             .ok_or_else(|| Failure::Garbage("no address: see its base_url and paths".into()))?;
-        let mut request = self
+        let request = self
             .client
             .post(url)
             .headers(headers(&wire))
             .body(wire.body)
             .build()
             .map_err(|error| from_reqwest(&error))?;
+        self.execute(provider, request).await
+    }
+
+    /// Passes a request on, and waits for the head of a 2xx answer. The path is below the provider's
+    /// base URL; of the client's headers those travel that were chosen.
+    ///
+    /// # Errors
+    /// As [`Upstream::send`].
+    pub async fn pass(
+        &self,
+        provider: &Provider,
+        passed: Passed,
+    ) -> Result<reqwest::Response, Failure> {
+        let url = provider.address_of(&passed.path, passed.query.as_deref());
+        let url = url.ok_or_else(|| Failure::Garbage("no address: see its base_url".into()))?;
+        let ours = WireRequest {
+            path: String::new(),
+            headers: Vec::new(),
+            body: Bytes::new(),
+        };
+        let mut all = headers(&ours);
+        all.remove(header::CONTENT_TYPE);
+        for (name, value) in &provider.quirks.headers {
+            if let (Ok(name), Ok(value)) = (
+                HeaderName::from_bytes(name.as_bytes()),
+                HeaderValue::from_str(value),
+            ) {
+                all.insert(name, value);
+            }
+        }
+        all.extend(passed.headers);
+        let mut request = self.client.request(passed.method, url).headers(all);
+        if let Some(body) = passed.body {
+            request = request.body(body);
+        }
+        let request = request.build().map_err(|error| from_reqwest(&error))?;
+        self.execute(provider, request).await
+    }
+
+    async fn execute(
+        &self,
+        provider: &Provider,
+        mut request: reqwest::Request,
+    ) -> Result<reqwest::Response, Failure> {
         let sent = async {
             let credentials = &provider.credentials;
             credentials.apply(&mut request, &self.client).await?;

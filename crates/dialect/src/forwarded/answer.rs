@@ -14,8 +14,13 @@ use crate::json;
 use crate::openai::report_text;
 use crate::service_tier;
 
-/// Where usage is, apart from `/usage`: Cohere bills by the one, and counts in the other.
-const ELSEWHERE: [[&str; 2]; 2] = [["meta", "billed_units"], ["meta", "tokens"]];
+/// Where usage is, apart from `/usage`: Cohere bills by the one, and counts in the other; events of
+/// OpenAI's Responses have it in the response.
+const ELSEWHERE: [[&str; 2]; 3] = [
+    ["meta", "billed_units"],
+    ["meta", "tokens"],
+    ["response", "usage"],
+];
 
 /// An answer that is JSON, with the bytes as the provider sent them.
 #[derive(Debug)]

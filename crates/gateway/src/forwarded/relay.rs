@@ -16,9 +16,9 @@ use dialect::{
 use futures_util::{StreamExt as _, stream, stream::BoxStream};
 use http::{HeaderValue, header};
 use serde::Deserialize;
+use serde_json::Value;
 use tokens::Usage;
 
-use super::work::Estimate;
 use crate::{
     admit, answer,
     app::Shared,
@@ -33,7 +33,7 @@ use crate::{
     watch::Watched,
 };
 
-/// Audio that is passed on, in bytes at most: hours of it.
+/// What is passed on as it comes, in bytes at most: hours of audio.
 const AUDIO_BYTES_MAX: usize = 1 << 30;
 
 type Upstream = BoxStream<'static, reqwest::Result<Bytes>>;
@@ -51,8 +51,19 @@ struct Event {
     audio: Option<String>,
 }
 
+/// What an answer in events is charged by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sold {
+    /// What is sold by the piece.
+    pub(crate) pieces: Usage,
+    /// Whether text that comes is counted.
+    pub(crate) by_tokens: bool,
+    /// Whether the events are of a shape that nobody here knows: any end of them is one.
+    pub(crate) unknown: bool,
+}
+
 /// Events on their way to a client.
-pub(super) struct Relay {
+pub(crate) struct Relay {
     app: Shared,
     watched: Watched,
     charge: Option<Charge>,
@@ -62,10 +73,7 @@ pub(super) struct Relay {
     /// Only the audio in the events is passed on.
     audio_alone: bool,
     writer: Option<StreamWriter>,
-    /// What is sold by the piece.
-    pieces: Usage,
-    /// Whether text that comes is counted.
-    by_tokens: bool,
+    sold: Sold,
     out: BytesMut,
     /// The event that ends the answer has come.
     finished: bool,
@@ -76,11 +84,11 @@ pub(super) struct Relay {
 
 impl Relay {
     /// The events of an answer.
-    pub(super) fn new(
+    pub(crate) fn new(
         endpoint: Endpoint,
         asked: &Asked,
         charge: Charge,
-        estimate: &Estimate,
+        sold: Sold,
         response: reqwest::Response,
     ) -> Self {
         let app = asked.app.clone();
@@ -92,8 +100,7 @@ impl Relay {
             endpoint,
             audio_alone: false,
             writer: None,
-            pieces: *estimate.pieces(),
-            by_tokens: estimate.by_tokens,
+            sold,
             out: BytesMut::new(),
             finished: false,
             broken: false,
@@ -108,7 +115,7 @@ impl Relay {
     ///
     /// # Errors
     /// What failed before anything was promised.
-    pub(super) async fn open(
+    pub(crate) async fn open(
         mut self,
         model: &Model,
         audio_alone: bool,
@@ -168,7 +175,7 @@ impl Relay {
         match tokio::time::timeout(limit, self.upstream.next()).await {
             Ok(Some(Ok(bytes))) => self.framer.push(bytes),
             Ok(Some(Err(error))) => self.fail(from_reqwest(&error)),
-            Ok(None) if self.finished => self.complete(),
+            Ok(None) if self.finished || self.sold.unknown => self.complete(),
             Ok(None) => self.fail(Failure::Broken),
             Err(_) => self.fail(Failure::Timeout),
         }
@@ -180,7 +187,7 @@ impl Relay {
             return;
         }
         if data == DONE {
-            if self.finished {
+            if self.finished || self.sold.unknown {
                 self.out.extend_from_slice(dialect::DONE_EVENT);
             }
             return;
@@ -199,7 +206,7 @@ impl Relay {
         if kind.ends_with(".done") || kind.ends_with(".completed") {
             self.finished = true;
         }
-        let judged = self.judge(&answer, &read).await;
+        let judged = self.judge(&answer, &read, data).await;
         match judged {
             Ok(true) => {}
             Ok(false) => return,
@@ -211,15 +218,27 @@ impl Relay {
                 Some(Err(_)) => self.fail(Failure::Garbage("audio that is no base64".into())),
                 None => {}
             }
-        } else if answer.usage().is_some_and(|usage| usage.is_ok()) {
-            self.write_billed(&answer);
+            return;
+        }
+        if let Some(name) = &event.event {
+            self.out.extend_from_slice(b"event: ");
+            self.out.extend_from_slice(name);
+            self.out.extend_from_slice(b"\n");
+        }
+        if answer.usage().is_some_and(|usage| usage.is_ok()) {
+            self.write_billed(&answer, &event.data);
         } else {
             write_event(&mut self.out, &event.data);
         }
     }
 
     /// Takes in what an event says it took, and its text. False where credit is used up.
-    async fn judge(&mut self, answer: &ForwardedAnswer, event: &Event) -> Result<bool, ApiError> {
+    async fn judge(
+        &mut self,
+        answer: &ForwardedAnswer,
+        event: &Event,
+        data: &[u8],
+    ) -> Result<bool, ApiError> {
         let now = Instant::now();
         let Some(charge) = &mut self.charge else {
             return Ok(false);
@@ -228,14 +247,21 @@ impl Relay {
         self.watched.output(now);
         match answer.usage() {
             Some(Ok(usage)) => {
-                let usage = super::work::complete(&self.pieces, usage, None);
+                let usage = super::work::complete(&self.sold.pieces, usage, None);
                 charge.report(usage, answer.usage_text().map(Into::into));
                 answer::cover(&self.app, charge).await?;
             }
             Some(Err(fault)) => self.watched.usage_fault(fault),
             None => {}
         }
-        let Some(text) = event.delta.as_deref().filter(|_| self.by_tokens) else {
+        let texts_of_any;
+        let text = if self.sold.unknown {
+            texts_of_any = said(data);
+            Some(texts_of_any.as_str()).filter(|text| !text.is_empty())
+        } else {
+            event.delta.as_deref().filter(|_| self.sold.by_tokens)
+        };
+        let Some(text) = text else {
             return Ok(true);
         };
         let slot = Slot {
@@ -261,13 +287,17 @@ impl Relay {
         }
     }
 
-    fn write_billed(&mut self, answer: &ForwardedAnswer) {
-        let Some(charge) = &mut self.charge else {
-            return;
-        };
-        if let Ok(settled) = charge.quote(End::Completed) {
-            let bytes = with_bill(&settled, |bill| answer.with_bill(bill));
-            write_event(&mut self.out, &bytes);
+    fn write_billed(&mut self, answer: &ForwardedAnswer, data: &[u8]) {
+        let settled = self
+            .charge
+            .as_mut()
+            .and_then(|charge| charge.quote(End::Completed).ok());
+        match settled {
+            Some(settled) => {
+                let bytes = with_bill(&settled, |bill| answer.with_bill(bill));
+                write_event(&mut self.out, &bytes);
+            }
+            None => write_event(&mut self.out, data),
         }
     }
 
@@ -311,8 +341,28 @@ impl Relay {
     }
 }
 
+/// The text in an event of a shape that nobody here knows: where OpenAI's endpoints and those after
+/// them have it.
+fn said(data: &[u8]) -> String {
+    let event: Value = serde_json::from_slice(data).unwrap_or_default();
+    let mut text = String::new();
+    let choices = event["choices"].as_array().into_iter().flatten();
+    let deltas = choices.flat_map(|choice| [&choice["delta"], choice]);
+    // An event that says its type repeats at its end what came before.
+    let plain = Some(&event).filter(|event| event["type"].is_null());
+    for delta in deltas.chain([&event["delta"]]).chain(plain) {
+        if let Some(said) = delta.as_str() {
+            text.push_str(said);
+        }
+        for name in ["content", "reasoning_content", "text", "refusal"] {
+            text.push_str(delta[name].as_str().unwrap_or(""));
+        }
+    }
+    text
+}
+
 /// Bytes that are passed on as they come.
-pub(super) struct Passing {
+pub(crate) struct Passing {
     first: Bytes,
     rest: Upstream,
     idle: Duration,
@@ -322,7 +372,7 @@ pub(super) struct Passing {
 ///
 /// # Errors
 /// [`Failure`].
-pub(super) async fn first(
+pub(crate) async fn first(
     response: reqwest::Response,
     settings: &Settings,
 ) -> Result<Passing, Failure> {
@@ -342,7 +392,7 @@ pub(super) async fn first(
 impl Passing {
     /// The body of the answer; `watched` follows it to its end. What breaks off upstream breaks off
     /// here.
-    pub(super) fn passed_on(self, watched: Watched) -> Body {
+    pub(crate) fn passed_on(self, watched: Watched) -> Body {
         let Self { first, rest, idle } = self;
         let state = (Some(first), rest, watched, 0_usize);
         let bytes = stream::unfold(
@@ -353,7 +403,7 @@ impl Passing {
                     None => match tokio::time::timeout(idle, rest.next()).await {
                         Ok(Some(Ok(bytes))) => Ok(bytes),
                         Ok(None) => return None,
-                        Ok(Some(Err(_))) | Err(_) => Err(io::Error::other("the audio broke off")),
+                        Ok(Some(Err(_))) | Err(_) => Err(io::Error::other("the answer broke off")),
                     },
                 };
                 let passed = passed.saturating_add(next.as_ref().map_or(0, Bytes::len));
@@ -361,7 +411,7 @@ impl Passing {
                     let whole = passed <= AUDIO_BYTES_MAX;
                     whole
                         .then_some(bytes)
-                        .ok_or_else(|| io::Error::other("too much audio"))
+                        .ok_or_else(|| io::Error::other("the answer is too long"))
                 });
                 Some((next, (None, rest, watched, passed)))
             },

@@ -6,6 +6,7 @@ use dialect::{Endpoint, Forwarded, RequestLimits};
 use serde_json::{Map, Value};
 use tokens::{OFF_THREAD_BYTES_MIN, Tokenizer, Usage};
 
+use super::relay::Sold;
 use crate::{
     arrival::Asked,
     audio_length::{self, Length},
@@ -298,9 +299,13 @@ impl Estimate {
         complete(&self.pieces, report, made)
     }
 
-    /// What is sold by the piece, and what is made, where nobody reports.
-    pub(super) const fn pieces(&self) -> &Usage {
-        &self.pieces
+    /// What its events are charged by.
+    pub(super) const fn sold(&self) -> Sold {
+        Sold {
+            pieces: self.pieces,
+            by_tokens: self.by_tokens,
+            unknown: false,
+        }
     }
 }
 

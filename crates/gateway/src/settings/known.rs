@@ -226,6 +226,15 @@ pub const SETTINGS: &[Setting] = &[
         apply: |s, v| number(v, 1, 16).map(|n| s.attempts_max = n),
     },
     Setting {
+        name: "passthrough_provider",
+        doc: "the provider of requests that are passed through and name neither a model nor, in x-tollway-provider, a provider, where several would do",
+        default: "",
+        apply: |s, v| {
+            s.passthrough_provider = Some(v.to_owned());
+            Ok(())
+        },
+    },
+    Setting {
         name: "audit_every_seconds",
         doc: "how often the books are proved for the metric tollway_ledger_imbalance_credits, and tollway_drift_ratio is read; the proof reads every charge",
         default: "3600",

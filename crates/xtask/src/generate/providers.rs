@@ -99,6 +99,34 @@ only these say how many there were; the client gets audio all the same.
 Forms are read whole, within `body_bytes_max`, and written anew for the provider with the same fields; a field that
 OpenAI's API does not have is refused. An `Idempotency-Key` stands for the bytes of a form, its boundary included.
 
+## Passing through
+
+What else a provider answers below `/v1` can be passed on to it, where its file says so and says what that costs:
+
+```toml
+[passthrough]
+\"POST /vector_stores\" = { price = \"free\" }
+\"GET /vector_stores/{id}\" = { price = \"free\" }
+\"DELETE /vector_stores/{id}\" = { price = \"free\" }
+\"POST /vector_stores/{id}/search\" = { price = { request = \"0.0025\" } }
+\"POST /uploads/{id}/complete\" = { price = \"free\", makes = [\"/file/id\"] }
+\"GET /vector_stores\" = { price = \"free\", shared = true }
+\"POST /fim/completions\" = { price = \"usage\" }
+```
+
+| key | says |
+|---|---|
+| `price` | `\"free\"`; `{ request = \"0.01\" }`: credits for each request that succeeds; `\"usage\"`: the price of the `model` in the body, by the usage that the answer reports (`POST` alone, JSON alone) |
+| `makes` | where the answer has the ids of what was made, as JSON pointers; a `POST` without `{id}` has `[\"/id\"]` |
+| `shared` | everybody may reach it, and nobody owns what it makes. A path without `{id}` that is no `POST` needs it: a list shows what all customers made |
+
+All customers share your account at the provider, so what a key makes is written down as its own: the first `{id}` of a path must
+be the key's, and nothing that a request names, in its path, query or body, may be another key's. Both are a 404. What was made
+past Tollway is nobody's: use an account or project at the provider that has nothing else in it.
+
+A path is passed on only as plain words: anything escaped, empty parts and dots are a 404. Of the client's headers `accept`, `content-type`
+and `openai-beta` travel, and never its key. No built-in file lets anything through.
+
 ## Other prices for other times
 
 A model may have prices of its own for service tiers, for parts of the day (UTC), and from a day on:
