@@ -101,6 +101,14 @@ impl Escrow {
             .clone()
     }
 
+    /// The budget with this id, where it is known.
+    #[must_use]
+    pub fn known(&self, id: BudgetId) -> Option<Arc<Budget>> {
+        let shard = self.shard(id);
+        let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
+        shard.get(&id).cloned()
+    }
+
     /// Allows grants until `until` (never shortens what was allowed).
     pub fn extend_fence(&self, until: Instant) {
         let us = until
@@ -203,6 +211,11 @@ struct State {
     /// `free` is not granted past this instant: the grant behind it expires.
     usable_until: Option<Instant>,
     touched: Option<Instant>,
+    /// When the last request took its hold, and how long after the one before that was.
+    took: Option<Instant>,
+    gap: Option<Duration>,
+    /// A lease came, and no request has taken from it yet.
+    awaited: bool,
     spend: Spend,
 }
 
@@ -245,6 +258,10 @@ pub struct Figures {
     pub holds_open: u64,
     /// When it was last asked for credit.
     pub touched: Option<Instant>,
+    /// How long after the one before it the last request came; `None` before there were two.
+    pub gap: Option<Duration>,
+    /// A lease came, and no request has taken from it yet.
+    pub awaited: bool,
     /// Credits taken in about a second, for sizing leases.
     pub spend_per_s: Credits,
     /// `free` is not granted past this instant.
@@ -263,6 +280,9 @@ impl Budget {
                 holds_open: 0,
                 usable_until: None,
                 touched: None,
+                took: None,
+                gap: None,
+                awaited: false,
                 spend: Spend::default(),
             }),
             changed: Notify::new(),
@@ -281,6 +301,7 @@ impl Budget {
         let mut state = self.lock();
         if state.replica == replica {
             state.free = state.free.saturating_add(amount);
+            state.awaited = true;
             state.usable_until = match (state.usable_until, usable_until) {
                 (Some(a), Some(b)) => Some(a.min(b)),
                 (a, b) => a.or(b),
@@ -307,6 +328,8 @@ impl Budget {
             held: state.held,
             holds_open: state.holds_open,
             touched: state.touched,
+            gap: state.gap,
+            awaited: state.awaited,
             spend_per_s: state.spend.now.max(state.spend.before),
             usable_until: state.usable_until,
         }
@@ -395,6 +418,9 @@ impl Reserved {
         for (_, state) in &mut states {
             replica = state.replica;
             state.holds_open += 1;
+            state.gap = state.took.map(|took| now.saturating_duration_since(took));
+            state.took = Some(now);
+            state.awaited = false;
         }
         drop(states);
         Ok(Self {

@@ -21,21 +21,21 @@ use crate::{
     clock,
     lag::Lag,
     refill::{Refills, Waiting},
-    watch::is_idle,
     writer::{Waiters, Writer},
 };
 
 /// The most settlements, and the most commands, of one transaction. What a transaction costs by
 /// itself is small beside what so many settlements cost, and they take a few tens of milliseconds.
 pub(crate) const BATCH_MAX: usize = 2048;
-/// Budgets that lie idle and wait to be given back.
-pub(crate) const IDLE_MAX: usize = 1024;
-/// The most of them in one transaction: nobody waits for them, and others wait for the transaction.
+/// The most idle budgets that are given back in one transaction: nobody waits for them, and others
+/// wait for the transaction.
 const IDLE_AT_ONCE: usize = 256;
 /// Settlements that are worth a transaction without waiting for more.
 const GATHERED_ENOUGH: usize = 512;
 /// While settlements gather, they are counted so often.
 const GATHER_STEP: Duration = Duration::from_millis(1);
+/// So often others get a turn before a batch is made of what they ask.
+const YIELDS_MAX: usize = 4;
 /// No task of the ledger looks more often, whatever the options say.
 pub(crate) const PERIOD_MIN: Duration = Duration::from_millis(10);
 /// For the last writes of a replica that closes.
@@ -72,8 +72,6 @@ pub(crate) struct Journal {
     pub(crate) refills: Arc<Refills>,
     pub(crate) settlements: mpsc::Receiver<Settlement>,
     pub(crate) commands: mpsc::Receiver<Command>,
-    /// Budgets to be given back when there is time, where they are idle still.
-    pub(crate) idle: mpsc::Receiver<Arc<Budget>>,
     pub(crate) lag: Lag,
     pub(crate) closing: Option<(Instant, oneshot::Sender<bool>)>,
 }
@@ -90,10 +88,10 @@ impl Journal {
         loop {
             let mut commands = Vec::new();
             let mut beat = false;
-            let mut first_idle = None;
             let deadline = self.closing.as_ref().map(|(deadline, _)| *deadline);
             let queued = self.settlements.len();
             let taken = next.is_some();
+            let idle_at = self.idle_at();
             tokio::select! {
                 // In a fixed order, so that a simulation repeats; nobody starves, because every
                 // round takes from both queues what is there.
@@ -107,21 +105,25 @@ impl Journal {
                 count = self.settlements.recv_many(&mut settled, BATCH_MAX), if !drained => {
                     drained = count == 0;
                 }
-                Some(budget) = self.idle.recv() => first_idle = Some(budget),
+                () = until(idle_at), if idle_at.is_some() => {}
             }
             if queued == 0 {
                 // Whatever is here now came just now.
                 self.lag.waiting(0, clock::now());
             }
-            if commands.is_empty() && !beat && self.closing.is_none() && !taken {
-                self.gather(settled.len(), &mut commands).await;
+            if self.closing.is_none() && !taken {
+                if commands.is_empty() && !beat {
+                    self.gather(settled.len(), &mut commands).await;
+                }
+                self.let_others_ask(&mut commands).await;
             }
             let (mut batch, mut waiters, since) = match next.take() {
                 Some(next) => self.go_on(next),
                 None => self.begin(&mut settled),
             };
+            self.give_back_with(&mut batch);
             self.collect(&mut batch, &mut waiters, commands);
-            self.give_idle_back(first_idle, &mut batch);
+            self.give_idle_back(&mut batch);
             if beat {
                 self.writer.note_held(&mut batch);
             }
@@ -206,6 +208,26 @@ impl Journal {
         }
     }
 
+    /// Lets everybody ask who is about to: those whom one commit answered come again at the same
+    /// time, and a batch for the first of them would keep the others waiting.
+    async fn let_others_ask(&mut self, commands: &mut Vec<Command>) {
+        for _ in 0..YIELDS_MAX {
+            if commands.is_empty() || commands.len() >= BATCH_MAX {
+                return;
+            }
+            tokio::task::yield_now().await;
+            let before = commands.len();
+            while commands.len() < BATCH_MAX
+                && let Ok(command) = self.commands.try_recv()
+            {
+                commands.push(command);
+            }
+            if commands.len() == before {
+                return;
+            }
+        }
+    }
+
     /// Puts what was asked into a batch, with what else is asked already: waiting longer would only
     /// add delay.
     fn collect(&mut self, batch: &mut Batch, waiters: &mut Waiters, mut commands: Vec<Command>) {
@@ -221,7 +243,7 @@ impl Journal {
                         ask(batch, waiters, waiting);
                     }
                 }
-                Command::GiveBack(budget) => give_back(batch, &budget),
+                Command::GiveBack(budget) => give_back(&mut batch.returns, &budget),
                 Command::Checkpoint(checkpoint) => batch.checkpoints.push(checkpoint),
                 Command::Balance(account, reply) => waiters.balances.push((account, reply)),
                 Command::Close(deadline, done) => {
@@ -233,16 +255,37 @@ impl Journal {
         }
     }
 
-    /// Gives back some of what nobody asked for in a while, nor since it was found.
-    fn give_idle_back(&mut self, first: Option<Arc<Budget>>, batch: &mut Batch) {
+    /// Gives the rest of a lease back with the settlement of the request that it was taken for, where
+    /// no other is expected soon: the rows that the settlement changes are the same.
+    fn give_back_with(&self, batch: &mut Batch) {
         let now = clock::now();
-        let unused_for = self.writer.options.idle;
-        let found = std::iter::from_fn(|| self.idle.try_recv().ok());
-        for budget in first.into_iter().chain(found).take(IDLE_AT_ONCE) {
-            if is_idle(&budget, now, unused_for) {
-                give_back(batch, &budget);
+        let mut before = None;
+        for item in &batch.settlements {
+            let settlement = &item.settlement;
+            // Of a busy account they come in rows.
+            let of = (settlement.facts.account_id, settlement.facts.key_id);
+            if before.replace(of) == Some(of) {
+                continue;
+            }
+            let writer = &self.writer;
+            let budgets = writer.idle.with(settlement, &writer.escrow, now);
+            for budget in budgets.into_iter().flatten() {
+                give_back(&mut batch.returns, &budget);
             }
         }
+    }
+
+    /// Gives back some of what nobody asked for in a while.
+    fn give_idle_back(&mut self, batch: &mut Batch) {
+        for budget in self.writer.idle.take(clock::now(), IDLE_AT_ONCE) {
+            give_back(&mut batch.returns, &budget);
+        }
+    }
+
+    /// When idle credit is worth a batch of its own; it goes with any batch before that.
+    fn idle_at(&self) -> Option<Instant> {
+        let first = self.writer.idle.first()?;
+        Some(first + self.writer.options.poll.max(PERIOD_MIN))
     }
 
     /// Writes what is left and ends the replica; true when everything was written.
@@ -257,7 +300,7 @@ impl Journal {
         let mut returns = Batch::default();
         self.writer
             .escrow
-            .for_each_budget(|budget| give_back(&mut returns, budget));
+            .for_each_budget(|budget| give_back(&mut returns.returns, budget));
         self.writer.end(returns).await
     }
 }
@@ -296,7 +339,7 @@ fn ask(batch: &mut Batch, waiters: &mut Waiters, mut waiting: Waiting) {
     let figures = waiting.budget.figures();
     if figures.usable_until.is_some_and(|until| now >= until) {
         // What is free cannot be used any more; new credit must not be mixed with it.
-        give_back(batch, &waiting.budget);
+        give_back(&mut batch.returns, &waiting.budget);
     }
     match waiting.ask(now) {
         Some(ask) => {
@@ -311,9 +354,9 @@ fn ask(batch: &mut Batch, waiters: &mut Waiters, mut waiting: Waiting) {
     }
 }
 
-fn give_back(batch: &mut Batch, budget: &Budget) {
+fn give_back(returns: &mut Vec<(BudgetId, Credits)>, budget: &Budget) {
     let amount = budget.take_idle();
     if amount.is_positive() {
-        batch.returns.push((budget.id(), amount));
+        returns.push((budget.id(), amount));
     }
 }

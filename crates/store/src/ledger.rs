@@ -21,7 +21,8 @@ use crate::{
     booking::USAGE_ABOVE_HOLD,
     changes::Marks,
     chores, clock, fresh,
-    journal::{CLOSE_GRACE, Command, Figures, IDLE_MAX, Journal},
+    idle::Idle,
+    journal::{CLOSE_GRACE, Command, Figures, Journal},
     lag::Lag,
     line,
     local_journal::{self, JournalFile},
@@ -142,7 +143,6 @@ impl Ledger {
         escrow.extend_fence(asked + options.lease_ttl.saturating_sub(options.lease_margin));
         let (settlements, settlements_in) = mpsc::channel(options.in_flight_max.max(1));
         let (commands, commands_in) = mpsc::channel(COMMANDS_MAX);
-        let (idle, idle_in) = mpsc::channel(IDLE_MAX);
         let keys = Arc::new(Keys::new(options.keys_cached_max));
         let refills = Arc::new(Refills::default());
         let figures = Arc::new(Mutex::new(Figures::default()));
@@ -154,6 +154,7 @@ impl Ledger {
             figures: Arc::clone(&figures),
             connection,
             seq: 0,
+            idle: Idle::new(options.idle),
             held: BTreeMap::new(),
             close_by: Arc::clone(&close_by),
             local: local.clone(),
@@ -166,7 +167,6 @@ impl Ledger {
             refills: Arc::clone(&refills),
             settlements: settlements_in,
             commands: commands_in,
-            idle: idle_in,
             lag: Lag::default(),
             closing: None,
         };
@@ -176,7 +176,6 @@ impl Ledger {
             escrow: escrow.clone(),
             keys: Arc::clone(&keys),
             commands: commands.downgrade(),
-            idle,
             seen: HashSet::new(),
             marks: Marks::new(watch::OVERLAP),
             looked: None,

@@ -20,6 +20,7 @@ mod export;
 mod fresh;
 mod grants;
 mod idempotency;
+mod idle;
 mod insert;
 mod instance;
 mod journal;

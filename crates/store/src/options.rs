@@ -114,7 +114,8 @@ pub struct LedgerOptions {
     pub poll: Duration,
     /// How often dead replicas, expired grants and old rows are looked for.
     pub chores: Duration,
-    /// A budget's free credit goes back when it was not asked for so long.
+    /// A budget's free credit goes back when it was not asked for so long, or with the settlement
+    /// of a request, where requests come no more often than this.
     pub idle: Duration,
     /// How long a request waits for credit that running requests hold or other replicas lease.
     pub short_wait: Duration,

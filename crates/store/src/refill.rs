@@ -151,8 +151,14 @@ impl Waiting {
         })
     }
 
-    /// Puts a lease into memory and tells those who waited.
-    pub(crate) fn hear(self, replica: ReplicaId, granted: Granted, now_us: i64, asked: Instant) {
+    /// Puts a lease into memory and tells those who waited. The budget, where it got one.
+    pub(crate) fn hear(
+        self,
+        replica: ReplicaId,
+        granted: Granted,
+        now_us: i64,
+        asked: Instant,
+    ) -> Option<Arc<Budget>> {
         match granted {
             Granted::Lease {
                 amount,
@@ -163,16 +169,21 @@ impl Waiting {
                     // Counted from before the question: never longer than the grant lives.
                     asked + Duration::from_micros(left)
                 });
-                self.budget.add_lease(replica, amount, usable_until);
+                let budget = Arc::clone(&self.budget);
+                budget.add_lease(replica, amount, usable_until);
                 self.answer(Answer::Try);
+                Some(budget)
             }
             Granted::Short {
                 available,
                 leased_elsewhere,
-            } => self.answer(Answer::Short {
-                available,
-                leased_elsewhere,
-            }),
+            } => {
+                self.answer(Answer::Short {
+                    available,
+                    leased_elsewhere,
+                });
+                None
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use billing::{Budget, BudgetId, Escrow};
+use billing::{BudgetId, Escrow};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -39,8 +39,6 @@ pub(crate) struct Watcher {
     pub(crate) escrow: Escrow,
     pub(crate) keys: Arc<Keys>,
     pub(crate) commands: mpsc::WeakSender<Command>,
-    /// Budgets that the journal may give back when it has time.
-    pub(crate) idle: mpsc::Sender<Arc<Budget>>,
     /// The numbers seen in the last look.
     pub(crate) seen: HashSet<i64>,
     /// Below which number nothing can appear any more.
@@ -81,7 +79,6 @@ impl Watcher {
             if self.commands.upgrade().is_none() {
                 return;
             }
-            self.find_idle();
         }
     }
 
@@ -139,33 +136,6 @@ impl Watcher {
             None => {}
         }
     }
-
-    /// Tells the journal what nobody asked for in a while, and what may not be used any more. What
-    /// its queue does not take is found again.
-    fn find_idle(&self) {
-        let now = clock::now();
-        let mut found: Vec<Arc<Budget>> = Vec::new();
-        self.escrow.for_each_budget(|budget| {
-            if is_idle(budget, now, self.options.idle) {
-                found.push(Arc::clone(budget));
-            }
-        });
-        for budget in found {
-            if self.idle.try_send(budget).is_err() {
-                return;
-            }
-        }
-    }
-}
-
-/// Whether a budget has credit that was not asked for in so long, or that may not be used any more.
-pub(crate) fn is_idle(budget: &Budget, now: Instant, unused_for: Duration) -> bool {
-    let figures = budget.figures();
-    let unused = figures
-        .touched
-        .is_none_or(|at| now.saturating_duration_since(at) >= unused_for);
-    let expired = figures.usable_until.is_some_and(|until| now >= until);
-    figures.free.is_positive() && (unused || expired)
 }
 
 /// Turns the notifications of Postgres into wake-ups of this process's watchers. A connection

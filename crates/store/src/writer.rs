@@ -16,6 +16,7 @@ use crate::{
     Balance, LedgerOptions, Store, StoreError,
     batch::{self, Applied, Batch, Outcome},
     clock, fresh,
+    idle::Idle,
     journal::{CLOSE_GRACE, Figures},
     line::{begin, connected, resume, unless_lost},
     local_journal::JournalFile,
@@ -42,6 +43,8 @@ pub(crate) struct Writer {
     /// Postgres: a connection of its own, thrown away after any fault.
     pub(crate) connection: Option<OwnConnection>,
     pub(crate) seq: i64,
+    /// Where there is credit that may have to go back.
+    pub(crate) idle: Idle,
     /// What of each lease the database knows to be held.
     pub(crate) held: BTreeMap<BudgetId, Credits>,
     /// When to stop trying, set from outside: the task may be in the middle of a batch.
@@ -77,13 +80,7 @@ enum Attempt {
 impl Writer {
     /// Adds what changed of the held amounts, for other replicas' eyes.
     pub(crate) fn note_held(&self, batch: &mut Batch) {
-        let mut held_now = BTreeMap::new();
-        self.escrow.for_each_budget(|budget| {
-            let held = budget.figures().held;
-            if held.is_positive() {
-                held_now.insert(budget.id(), held);
-            }
-        });
+        let held_now = self.idle.held();
         let gone = self.held.keys().filter(|id| !held_now.contains_key(id));
         batch.held.extend(gone.map(|id| (*id, Credits::ZERO)));
         let changed = held_now
@@ -276,8 +273,11 @@ impl Writer {
                 self.held.insert(*budget, *held);
             }
         }
+        let now = clock::now();
         for (waiting, granted) in waiters.asks.into_iter().zip(outcome.granted) {
-            waiting.hear(replica, granted, outcome.now.0, asked);
+            if let Some(budget) = waiting.hear(replica, granted, outcome.now.0, asked) {
+                self.idle.note(budget, now);
+            }
         }
         for waiting in waiters.idle {
             waiting.answer(Answer::Try);

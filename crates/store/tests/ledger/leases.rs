@@ -30,7 +30,9 @@ async fn all_credit_can_be_used_from_either_replica(world: World) {
     }
     // Both take slices that they do not use up …
     for (ledger, record) in ledgers.iter().zip(&records) {
-        world.spend(ledger, record, 10, 10).await.unwrap();
+        for _ in 0..2 {
+            world.spend(ledger, record, 5, 5).await.unwrap();
+        }
     }
     flushed(&ledgers[0]).await;
     let (available, leased, _) = world.budget(key.account.id.uuid()).await;
@@ -97,6 +99,38 @@ async fn idle_leases_go_back(world: World) {
             && world.budget(key.key.id.uuid()).await == (499_940, 0, 60)
     })
     .await;
+    world.balanced().await;
+}
+
+async fn who_asks_seldom_gives_back_with_the_settlement(world: World) {
+    let ledger = world.ledger(hoarding()).await;
+    let key = world.key(1_000_000, Some(500_000)).await;
+    let record = ledger.authenticate(key.secret.expose()).await.unwrap();
+    let budgets = async || {
+        flushed(&ledger).await;
+        (
+            world.budget(key.account.id.uuid()).await,
+            world.budget(key.key.id.uuid()).await,
+        )
+    };
+    // One request, and none before it: nothing stays leased once it is booked …
+    world.spend(&ledger, &record, 100, 60).await.unwrap();
+    assert_eq!(budgets().await, ((999_940, 0, 60), (499_940, 0, 60)));
+    // … but where requests come one after the other, the next one finds the lease.
+    let mut running = Vec::new();
+    for _ in 0..3 {
+        let held = hold_from(&ledger, &record.path, n(100), soon()).await;
+        running.push(held.unwrap());
+    }
+    for held in running {
+        let settlement = settlement(&world.facts(&record), held.replica(), 60, 0);
+        held.spend(n(60));
+        ledger.reserve().unwrap().send(settlement);
+    }
+    let ((_, leased, spent), (_, key_leased, _)) = budgets().await;
+    assert_eq!((leased > 0, key_leased > 0, spent), (true, true, 240));
+    assert!(ledger.shutdown(Duration::from_secs(10)).await);
+    assert_eq!(world.budget(key.account.id.uuid()).await, (999_760, 0, 240));
     world.balanced().await;
 }
 
@@ -272,6 +306,7 @@ on_both!(
     a_nearly_empty_account_is_leased_exactly,
     a_rich_account_is_leased_a_slice,
     idle_leases_go_back,
+    who_asks_seldom_gives_back_with_the_settlement,
     l7_a_top_up_is_seen_by_the_next_request,
     a_top_up_wakes_who_waits,
     credit_held_by_a_running_request_is_waited_for,

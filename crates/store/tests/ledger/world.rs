@@ -245,8 +245,8 @@ impl World {
     ) -> Result<(), Shortfall> {
         let held = hold_from(ledger, &key.path, n(hold), soon()).await?;
         let settlement = settlement(&self.facts(key), held.replica(), charged, 0);
-        ledger.reserve().unwrap().send(settlement);
         held.spend(n(charged));
+        ledger.reserve().unwrap().send(settlement);
         Ok(())
     }
 }
