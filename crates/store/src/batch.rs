@@ -152,6 +152,7 @@ impl Batch {
             let facts = &item.settlement.facts;
             scope.budgets.insert(BudgetId::Account(facts.account_id));
             scope.budgets.insert(BudgetId::Key(facts.key_id));
+            scope.owned.insert(facts.key_id);
             let request = (facts.account_id, facts.request_id);
             scope.requests.insert(request);
             if self.careful || item.settlement.lease != replica {

@@ -90,7 +90,8 @@ impl Idle {
         [Some(account), key].map(|id| {
             let budget = escrow.known(id?)?;
             let figures = budget.figures();
-            let goes = is_seldom(&figures, self.unused_for) || is_idle(&figures, now, self.unused_for);
+            let goes =
+                is_seldom(&figures, self.unused_for) || is_idle(&figures, now, self.unused_for);
             (goes && figures.free.is_positive() && !figures.awaited).then_some(budget)
         })
     }
@@ -204,10 +205,18 @@ mod tests {
         lease(&mut idle, &budget, Some(until), start);
         drop(Reserved::take(&Path::new([Arc::clone(&budget)]), n(10), start).unwrap());
         let held = Reserved::take(&Path::new([Arc::clone(&budget)]), n(200), start).unwrap();
-        assert!(idle.take(until, 9).is_empty(), "a running request has it all");
+        assert!(
+            idle.take(until, 9).is_empty(),
+            "a running request has it all"
+        );
         drop(held);
         assert_eq!(idle.take(until + UNUSED_FOR, 9).len(), 1);
-        lease(&mut idle, &budget, Some(until + UNUSED_FOR * 2), until + UNUSED_FOR);
+        lease(
+            &mut idle,
+            &budget,
+            Some(until + UNUSED_FOR * 2),
+            until + UNUSED_FOR,
+        );
         drop(Reserved::take(&Path::new([Arc::clone(&budget)]), n(10), start).unwrap());
         assert_eq!(idle.take(until + UNUSED_FOR * 2, 9).len(), 1);
     }

@@ -24,13 +24,20 @@ pub(crate) struct Arguments {
     /// The first of them.
     #[arg(long, default_value_t = 0)]
     from: u32,
+    /// Optimise the program: it takes minutes longer to build, and a seed a fraction of the time.
+    #[arg(long)]
+    release: bool,
 }
 
 /// Builds the simulation and runs the seeds; those that fail are printed, and the chore fails.
 pub(crate) fn run(checkout: &Checkout, arguments: &Arguments) -> Result<Report, Failure> {
     let tools = Tools::new(checkout, "simulate")?;
     let mut report = Report::new();
-    let build = [&SIMULATION[..], &["--no-run"]].concat();
+    let mut simulation = SIMULATION.to_vec();
+    if arguments.release {
+        simulation.push("--release");
+    }
+    let build = [&simulation[..], &["--no-run"]].concat();
     if tools.cargo(&build, Runner::ExitCode, BUILD_MAX)?.failed > 0 {
         report.blame("the simulation could not be built");
         return Ok(report);
@@ -38,7 +45,7 @@ pub(crate) fn run(checkout: &Checkout, arguments: &Arguments) -> Result<Report, 
     let to = arguments.from.saturating_add(arguments.seeds);
     let seeds = format!("{}..{to}", arguments.from);
     let every = ["every_seed_keeps_the_books", "--", "--nocapture"];
-    let command = [&SIMULATION[..], &every].concat();
+    let command = [&simulation[..], &every].concat();
     let time = Duration::from_secs(60) + SEED_MAX.saturating_mul(arguments.seeds);
     let program = tools
         .cargo_program(&command, Runner::ExitCode, time)

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use billing::rules::EntryKind;
+use billing::{Reserved, rules::EntryKind};
 use store::LedgerOptions;
 
 use crate::{
@@ -79,7 +79,7 @@ async fn a_rich_account_is_leased_a_slice(world: World) {
     let batches = "SELECT MAX(last_batch) FROM replicas";
     let before = world.number(batches).await;
     for _ in 0..7 {
-        billing::Reserved::take(&record.path, n(100), Instant::now())
+        Reserved::take(&record.path, n(100), Instant::now())
             .unwrap()
             .spend(n(0));
     }
@@ -131,6 +131,26 @@ async fn who_asks_seldom_gives_back_with_the_settlement(world: World) {
     assert_eq!((leased > 0, key_leased > 0, spent), (true, true, 240));
     assert!(ledger.shutdown(Duration::from_secs(10)).await);
     assert_eq!(world.budget(key.account.id.uuid()).await, (999_760, 0, 240));
+    world.balanced().await;
+}
+
+async fn what_came_for_the_next_request_stays(world: World) {
+    let ledger = world.ledger(hoarding()).await;
+    let key = world.key(1_000_000, None).await;
+    let record = ledger.authenticate(key.secret.expose()).await.unwrap();
+    let held = hold_from(&ledger, &record.path, n(100), soon()).await;
+    let held = held.unwrap();
+    // Another request has fetched what it needs, and has not taken it yet …
+    let fetched = ledger.obtain(&record.path, n(5000), n(0), soon()).await;
+    fetched.unwrap();
+    // … when the only one so far is settled.
+    let settlement = settlement(&world.facts(&record), held.replica(), 60, 0);
+    held.spend(n(60));
+    ledger.reserve().unwrap().send(settlement);
+    flushed(&ledger).await;
+    assert!(Reserved::take(&record.path, n(5000), Instant::now()).is_ok());
+    assert!(ledger.shutdown(Duration::from_secs(10)).await);
+    assert_eq!(world.total(key.account.id).await, 999_940);
     world.balanced().await;
 }
 
@@ -307,6 +327,7 @@ on_both!(
     a_rich_account_is_leased_a_slice,
     idle_leases_go_back,
     who_asks_seldom_gives_back_with_the_settlement,
+    what_came_for_the_next_request_stays,
     l7_a_top_up_is_seen_by_the_next_request,
     a_top_up_wakes_who_waits,
     credit_held_by_a_running_request_is_waited_for,
