@@ -1,6 +1,7 @@
 //! OpenAI's Responses as clients speak them, over any model.
 
 mod native;
+mod stored;
 
 use http::Method;
 use mock_provider::Script;
@@ -78,6 +79,7 @@ async fn a_response_is_charged_as_a_chat() {
         let id = answer.header("x-request-id").replace("req_", "");
         let answer = answer.json();
         assert_eq!(answer["id"], format!("resp_{id}"));
+        assert_eq!(answer["store"], true);
         assert_eq!(answer["object"], "response");
         assert_eq!(answer["status"], "completed");
         assert_eq!(answer["tools"], tools);

@@ -67,7 +67,7 @@ pub use request::{ChatRequest, RequestLimits};
 pub use responses::{FinishedResponse, ForwardResponses, ResponsesRequest, Searches, listed_input};
 pub use sse::{DONE, DONE_EVENT, EVENT_BYTES_MAX, SseEvent, SseFramer, write_event};
 pub use writer::{
-    ChatWriter, MessagesStream, NativeMessagesStream, NativeResponsesStream, ResponsesStream,
+    ChatWriter, Keep, MessagesStream, NativeMessagesStream, NativeResponsesStream, ResponsesStream,
     StreamNames, StreamWriter,
 };
 

@@ -14,7 +14,7 @@ use crate::origin::Origin;
 use crate::quirks::{Quirks, ResponsesApi};
 use crate::request::{ChatRequest, RequestLimits};
 use crate::responses::{self, ResponsesRequest, Searches};
-use crate::writer::{StreamNames, StreamWriter};
+use crate::writer::{Keep, StreamNames, StreamWriter};
 use crate::{Decoder, Dialect};
 
 /// A client's dialect before a provider's.
@@ -129,7 +129,9 @@ impl Pair {
             ClientDialect::Messages if self.native => messages::native_answer(answer, bill),
             ClientDialect::Messages => messages::answer(answer, bill, names),
             ClientDialect::Chat => answer.with_bill(bill),
-            ClientDialect::Responses if self.native => responses::native_answer(answer, bill),
+            ClientDialect::Responses if self.native => {
+                responses::native_answer(answer, bill, names)
+            }
             ClientDialect::Responses => responses::answer(answer, bill, names),
         }
     }
@@ -162,12 +164,12 @@ impl<'a> ClientRequest<'a> {
         }
     }
 
-    /// What an answer repeats of it, and whether it is `kept`; empty where it repeats nothing.
+    /// What an answer repeats of it, and whether it is kept; empty where it repeats nothing.
     #[must_use]
-    pub fn repeated(&self, kept: bool) -> String {
+    pub fn repeated(&self, keep: Keep) -> String {
         match self {
             Self::Chat(_) | Self::Messages(_) => String::new(),
-            Self::Responses(request) => request.repeated(kept),
+            Self::Responses(request) => request.repeated(keep != Keep::Nobody),
         }
     }
 

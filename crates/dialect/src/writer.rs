@@ -21,8 +21,20 @@ pub struct StreamNames {
     pub model: String,
     /// What a response repeats of its request; empty for other dialects.
     pub repeated: String,
-    /// Whether it is kept: then [`StreamWriter::kept`] gives it out once it is over.
-    pub keep: bool,
+    /// Who keeps it: somebody, and [`StreamWriter::kept`] gives it out once it is over.
+    pub keep: Keep,
+}
+
+/// Who keeps a response.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Keep {
+    /// Nobody.
+    #[default]
+    Nobody,
+    /// Its provider, where it says so.
+    Provider,
+    /// The gateway.
+    Gateway,
 }
 
 /// Writes one stream in a client's dialect.

@@ -127,6 +127,31 @@ impl Ask {
         self
     }
 
+    /// The same for a request that goes on with what its provider remembers: so many tokens, of
+    /// which those that were `thought` may not be read again.
+    #[must_use]
+    pub fn remembering(mut self, tokens: u64, thought: u64) -> Self {
+        let add = |usage: &mut Usage, tokens| usage.prompt = usage.prompt.saturating_add(tokens);
+        let read = tokens.saturating_sub(thought);
+        let none = Prompt::Exact(Usage::default());
+        self.prompt = match std::mem::replace(&mut self.prompt, none) {
+            Prompt::AtMost(mut bound, count) => {
+                add(&mut bound, tokens);
+                let count = move || {
+                    let mut usage = count();
+                    add(&mut usage, read);
+                    usage
+                };
+                Prompt::AtMost(bound, Box::new(count))
+            }
+            Prompt::Exact(mut usage) => {
+                add(&mut usage, read);
+                Prompt::Exact(usage)
+            }
+        };
+        self
+    }
+
     fn hold_prompt(&mut self, raise: impl FnOnce(&mut Usage)) {
         let bound = Prompt::Exact(Usage::default());
         self.prompt = match std::mem::replace(&mut self.prompt, bound) {

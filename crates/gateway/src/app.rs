@@ -19,8 +19,9 @@ use uuid::Uuid;
 
 use crate::{
     account, admin, body::Room, catalogue::Catalogue, chat, counting::Counting, error::ApiError,
-    forwarded, health, messages, metrics::Metrics, models, once::Once, openapi, passthrough,
-    places::Places, prices::Prices, quote, settings::Settings, upstream::Upstream,
+    forwarded, health, kept::KeptBytes, messages, metrics::Metrics, models, once::Once, openapi,
+    passthrough, places::Places, prices::Prices, quote, responses, settings::Settings,
+    upstream::Upstream,
 };
 
 /// Every answer names its request in this header.
@@ -53,6 +54,8 @@ pub struct App {
     pub counting: Counting,
     /// The memory that large bodies may take.
     pub body_room: Room,
+    /// What has been kept of responses.
+    pub kept_bytes: KeptBytes,
     /// Becomes true when running streams must end now.
     pub cut_streams: watch::Receiver<bool>,
 }
@@ -77,6 +80,16 @@ pub fn router(app: Shared) -> Router {
         .route("/v1/moderations", forwarded::handler(Endpoint::Moderations))
         .route("/v1/rerank", forwarded::handler(Endpoint::Rerank))
         .route("/v1/responses", post(chat::respond))
+        .route("/v1/responses/input_tokens", post(responses::count))
+        .route(
+            "/v1/responses/{id}",
+            get(responses::retrieve).delete(responses::delete),
+        )
+        .route(
+            "/v1/responses/{id}/input_items",
+            get(responses::input_items),
+        )
+        .route("/v1/responses/{id}/cancel", post(responses::cancel))
         .route("/v1/messages", post(messages::create))
         .route("/v1/messages/count_tokens", post(messages::count))
         .route(

@@ -9,7 +9,7 @@ use axum::{
 use billing::{Charge, Price, PriceId, RequestFacts};
 use bytes::Bytes;
 use dialect::{
-    ChatRequest, ClientDialect, ClientRequest, Composing, Edit, Endpoint, NativeEdit, Pair,
+    ChatRequest, ClientDialect, ClientRequest, Composing, Edit, Endpoint, Keep, NativeEdit, Pair,
     RequestError, RequestLimits, StreamNames, Thinking, WireRequest,
 };
 use http::HeaderValue;
@@ -23,6 +23,7 @@ use crate::{
     catalogue::Model,
     counting,
     error::ApiError,
+    kept::{Conversation, Keeping},
     metered::MeteredBody,
     recording::Recording,
     stream::{Stream, origin, unix_seconds},
@@ -37,7 +38,11 @@ const ANTHROPIC_BETA: &str = "anthropic-beta";
 struct Chat<'a> {
     speaks: Speaks,
     asked: &'a Asked,
+    /// As the client said it.
+    first: &'a ClientRequest<'a>,
+    /// The same with all that was said before, where it goes on with a response that is kept here.
     said: &'a ClientRequest<'a>,
+    conversation: &'a Conversation,
 }
 
 /// What one attempt upstream needs to know.
@@ -45,7 +50,9 @@ struct Attempt<'a> {
     speaks: Speaks,
     asked: &'a Asked,
     pair: Pair,
+    first: &'a ClientRequest<'a>,
     said: &'a ClientRequest<'a>,
+    conversation: &'a Conversation,
     /// The request as a chat request, and the bytes that it was read from.
     request: &'a ChatRequest<'a>,
     body: &'a Bytes,
@@ -140,11 +147,17 @@ async fn run(
     mut recording: Option<Recording>,
 ) -> Result<Response, ApiError> {
     let said = speaks.parse(&asked.body)?;
-    let targets = targets::serving(&asked.app, &asked.key, said.model(), speaks.endpoint)?;
+    let mut targets = targets::serving(&asked.app, &asked.key, said.model(), speaks.endpoint)?;
+    let conversation = Conversation::find(&asked, &said).await?;
+    conversation.retain(&mut targets)?;
+    let whole = conversation.whole();
+    let whole = whole.map(|body| speaks.parse(body)).transpose()?;
     let chat = Chat {
         speaks,
         asked: &asked,
-        said: &said,
+        first: &said,
+        said: whole.as_ref().unwrap_or(&said),
+        conversation: &conversation,
     };
     targets::ask(&asked, &targets, &mut recording, &chat).await
 }
@@ -186,7 +199,9 @@ impl targets::Attempt for Chat<'_> {
         let Self {
             speaks,
             asked,
+            first,
             said,
+            conversation,
         } = *self;
         let provider = &model.provider;
         let pair = Pair::new(speaks.client, provider.dialect, &provider.quirks);
@@ -204,7 +219,9 @@ impl targets::Attempt for Chat<'_> {
             speaks,
             asked,
             pair,
+            first,
             said,
+            conversation,
             request,
             body,
             model,
@@ -293,7 +310,11 @@ impl Attempt<'_> {
         if !self.pair.is_native() {
             return Ok(ask);
         }
-        let ask = ask.as_it_came(&self.asked.body, self.model, self.said.least_output());
+        let sent = self.conversation.whole().unwrap_or(&self.asked.body);
+        let mut ask = ask.as_it_came(sent, self.model, self.said.least_output());
+        if let Some((tokens, thought)) = self.conversation.remembered() {
+            ask = ask.remembering(tokens, thought);
+        }
         let Some(searches) = self.said.searches() else {
             return Ok(ask);
         };
@@ -321,8 +342,8 @@ impl Attempt<'_> {
             let betas: Vec<&str> = betas.filter_map(|value| value.to_str().ok()).collect();
             let native = NativeEdit {
                 betas: &betas,
-                keep: false,
-                continues: false,
+                keep: self.conversation.keeps_there(self.pair, provider),
+                continues: self.conversation.remembered().is_some(),
             };
             if let Some(wire) = self.said.encode_native(&edit, quirks, &native)? {
                 return Ok(wire);
@@ -365,14 +386,19 @@ impl Attempt<'_> {
         Missed::Failed(failure, charge.map(Box::new))
     }
 
+    fn keeping(&self) -> Option<Keeping> {
+        self.conversation
+            .keeping(self.asked, self.said, self.pair, self.model)
+    }
+
     /// What an answer is called where its provider does not say.
-    fn names(&self) -> StreamNames {
+    fn names(&self, keep: Keep) -> StreamNames {
         StreamNames {
             request_id: self.watched.request_id().to_string(),
             created: unix_seconds(),
             model: self.model.id.to_string(),
-            repeated: self.said.repeated(false),
-            keep: false,
+            repeated: self.first.repeated(keep),
+            keep,
         }
     }
 
@@ -387,11 +413,14 @@ impl Attempt<'_> {
             return Err(self.failed(failure, Some(charge)));
         }
         let include_usage = self.request.include_usage();
-        let writer = self.pair.writer(self.names(), include_usage);
+        let keeping = self.keeping();
+        let names = self.names(keeping.as_ref().map_or(Keep::Nobody, Keeping::by));
+        let writer = self.pair.writer(names, include_usage);
         let stream = Stream::new(self.asked, charge, self.model, self.pair, writer, upstream);
         let settings = &self.app.settings;
         match MeteredBody::open(stream, settings.client_gone, settings.drain_max).await {
             Ok(mut body) => {
+                body.keep(keeping);
                 if let Some(recording) = recording.take() {
                     body.record(recording);
                 }
@@ -414,7 +443,12 @@ impl Attempt<'_> {
             Ok(decoded) => {
                 let settled = answer::settle(&self.app, charge, &decoded, &self.watched).await?;
                 self.watched.succeeded();
-                let body = answer::body(&decoded, self.pair, &settled, &self.names());
+                let keeping = self.keeping();
+                let names = self.names(keeping.as_ref().map_or(Keep::Nobody, Keeping::by));
+                let body = answer::body(&decoded, self.pair, &settled, &names);
+                if let Some(keeping) = keeping {
+                    keeping.keep(body.clone()).await;
+                }
                 if let Some(recording) = recording.take() {
                     recording.answered(&body);
                 }

@@ -94,6 +94,11 @@ impl Parameters {
         }
     }
 
+    /// Leaves out a parameter that has no effect here, however often it is there.
+    pub fn skip(&mut self, name: &str) {
+        self.0.retain(|(key, _)| key != name);
+    }
+
     /// Takes a parameter that `read` understands.
     ///
     /// # Errors

@@ -9,9 +9,12 @@ use std::{
 
 use billing::Charge;
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http_body::{Body, Frame};
+use tokio::task::JoinHandle;
 
 use crate::{
+    kept::Keeping,
     recording::Recording,
     settings::ClientGonePolicy,
     stream::{State, Stream},
@@ -24,8 +27,18 @@ pub struct MeteredBody {
     stream: Option<Box<Stream>>,
     /// Of a request with an Idempotency-Key.
     recording: Option<Recording>,
+    /// Of a response that is kept.
+    keeping: Option<Keep>,
     policy: ClientGonePolicy,
     drain_max: Duration,
+}
+
+/// A response that is kept before its end is handed on.
+enum Keep {
+    /// Once it has come.
+    Then(Keeping),
+    /// It is being written down, in a task that outlives the client.
+    Now(JoinHandle<()>),
 }
 
 /// A stream that failed before anything was promised to the client.
@@ -49,6 +62,7 @@ impl MeteredBody {
         let mut body = Self {
             stream: Some(Box::new(stream)),
             recording: None,
+            keeping: None,
             policy,
             drain_max,
         };
@@ -65,6 +79,11 @@ impl MeteredBody {
     pub fn record(&mut self, recording: Recording) {
         self.recording = Some(recording);
         self.policy = ClientGonePolicy::Drain;
+    }
+
+    /// Keeps the response that this is the stream of, if it comes whole.
+    pub(crate) fn keep(&mut self, keeping: Option<Keeping>) {
+        self.keeping = keeping.map(Keep::Then);
     }
 
     fn opened(mut self) -> Result<Self, Box<NotOpened>> {
@@ -93,7 +112,8 @@ impl Body for MeteredBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let Some(stream) = &mut self.stream else {
+        let this = &mut *self;
+        let Some(stream) = &mut this.stream else {
             return Poll::Ready(None);
         };
         if stream.gathers() {
@@ -102,14 +122,17 @@ impl Body for MeteredBody {
         if stream.out.is_empty() {
             return Poll::Ready(None);
         }
+        if stream.charge.is_none() {
+            ready!(poll_keep(&mut this.keeping, stream, cx));
+        }
         stream.write_progress();
         let bytes = stream.out.split().freeze();
         let ended = stream.charge.is_none().then_some(stream.owing);
-        if let Some(recording) = &mut self.recording {
+        if let Some(recording) = &mut this.recording {
             recording.push(&bytes);
         }
         if let Some(owing) = ended
-            && let Some(recording) = self.recording.take()
+            && let Some(recording) = this.recording.take()
         {
             recording.streamed(owing);
         }
@@ -129,21 +152,47 @@ impl Drop for MeteredBody {
             return;
         };
         let recording = self.recording.take();
+        let keeping = self.keeping.take();
         let drained = self.policy == ClientGonePolicy::Drain
             && matches!(stream.state, State::Open)
             && stream.charge.is_some();
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) if drained => {
                 stream.state = State::Drained;
-                runtime.spawn(drain(stream, self.drain_max, recording));
+                runtime.spawn(drain(stream, self.drain_max, recording, keeping));
             }
             Ok(_) | Err(_) => leave(stream, recording),
         }
     }
 }
 
+/// Ready when the response is written down, where it has come whole and is kept.
+fn poll_keep(keep: &mut Option<Keep>, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<()> {
+    loop {
+        *keep = match keep.take() {
+            None => return Poll::Ready(()),
+            Some(Keep::Then(keeping)) => stream.writer.kept().map(|response| {
+                // The client may leave: it was told by then that the response is kept.
+                Keep::Now(tokio::spawn(keeping.keep(response.into())))
+            }),
+            Some(Keep::Now(mut task)) => {
+                if task.poll_unpin(cx).is_pending() {
+                    *keep = Some(Keep::Now(task));
+                    return Poll::Pending;
+                }
+                None
+            }
+        };
+    }
+}
+
 /// Reads on for a client that is gone, so that it is charged by the provider's own figure.
-async fn drain(mut stream: Box<Stream>, limit: Duration, mut recording: Option<Recording>) {
+async fn drain(
+    mut stream: Box<Stream>,
+    limit: Duration,
+    mut recording: Option<Recording>,
+    keeping: Option<Keep>,
+) {
     let read = async {
         while stream.charge.is_some() {
             let read = stream.out.split();
@@ -154,6 +203,9 @@ async fn drain(mut stream: Box<Stream>, limit: Duration, mut recording: Option<R
         }
     };
     let _ = tokio::time::timeout(limit, read).await;
+    if let (Some(Keep::Then(keeping)), Some(response)) = (keeping, stream.writer.kept()) {
+        keeping.keep(response.into()).await;
+    }
     leave(stream, recording);
 }
 

@@ -1,6 +1,7 @@
 //! The OpenAPI document: every route of [`crate::app::router`], described from one table.
 
 mod forwarded;
+mod responses;
 pub(crate) mod route;
 pub(crate) mod routes;
 mod schemas;

@@ -15,6 +15,7 @@ use crate::{
     body::Room,
     catalogue::Catalogue,
     counting::{self, Counting},
+    kept::KeptBytes,
     metrics::Metrics,
     once::Once,
     open_files,
@@ -182,6 +183,7 @@ fn share(
     Ok(Arc::new(App {
         upstream: Upstream::new(&settings)?,
         body_room: Room::new(settings.bodies_bytes_max),
+        kept_bytes: KeptBytes::default(),
         metrics: Metrics::new()?,
         prices,
         settings,

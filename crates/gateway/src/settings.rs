@@ -89,6 +89,12 @@ pub struct Settings {
     pub idempotency_account_bytes_max: usize,
     /// Idempotency-Keys of one account.
     pub idempotency_keys_max: usize,
+    /// How long responses are kept; zero: none is.
+    pub responses_kept: Duration,
+    /// Largest response that is kept here with its input, in bytes.
+    pub response_bytes_max: usize,
+    /// Responses kept for one account, in bytes.
+    pub responses_account_bytes_max: usize,
     /// Open client connections at most.
     pub connections_max: usize,
     /// To connect to a provider.
@@ -159,6 +165,9 @@ impl Default for Settings {
             idempotency_answer_bytes_max: 1 << 20,
             idempotency_account_bytes_max: 64 << 20,
             idempotency_keys_max: 10_000,
+            responses_kept: Duration::from_secs(30 * 24 * 3600),
+            response_bytes_max: 4 << 20,
+            responses_account_bytes_max: 256 << 20,
             connections_max: 20_000,
             connect_timeout: Duration::from_secs(5),
             first_byte_timeout: Duration::from_secs(300),

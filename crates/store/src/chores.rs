@@ -14,6 +14,7 @@ use crate::{
     journal::PERIOD_MIN,
     month,
     reaper::Reaper,
+    response,
     sql::sql,
 };
 
@@ -106,5 +107,6 @@ async fn prune(store: &Store, changes: &mut Marks) -> Result<(), StoreError> {
         tx.link().run(sql(text).int(us(kept))).await?;
         tx.commit().await?;
     }
-    idempotency::prune(store).await
+    idempotency::prune(store).await?;
+    response::prune(store).await
 }

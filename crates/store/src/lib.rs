@@ -40,6 +40,7 @@ mod reaper;
 mod refill;
 mod replica;
 mod resolution;
+mod response;
 mod secret;
 #[cfg(feature = "simulation")]
 pub mod simulation;
@@ -68,6 +69,7 @@ pub use options::{LedgerOptions, OpenOptions, Pooler, StoreUrl};
 pub use owned::{ABOUT_BYTES_MAX, NewObject, ObjectKind, ObjectPage, OwnedObject, Owner};
 pub use page::{Cursor, Listed, PAGE_ROWS_MAX, Page};
 pub use resolution::{DeadSettlement, Resolution, ResolvedAs};
+pub use response::{KeptResponse, ResponseBody};
 pub use secret::{ApiKeySecret, well_formed};
 pub use store::Store;
 pub use token_factor::{NewTokenFactor, TokenFactor};

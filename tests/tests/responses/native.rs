@@ -173,7 +173,7 @@ fn end(usage: Value) -> Value {
 }
 
 /// A stream that says words of a token each.
-fn words(count: u64) -> Vec<Value> {
+pub(super) fn words(count: u64) -> Vec<Value> {
     let place = |kind: &str| json!({"type": kind, "item_id": "msg_1", "output_index": 0, "content_index": 0});
     let mut events = vec![
         json!({"type": "response.created", "response": {"id": "resp_1", "object": "response", "model": "native",

@@ -11,16 +11,33 @@ use super::writer::{error_members, named, shown, write};
 use crate::client::{Bill, ErrorBody};
 use crate::json::{self, Splice};
 use crate::openai::{Answer, Chunk};
-use crate::writer::StreamNames;
+use crate::writer::{Keep, StreamNames};
 
 /// Items of which the text is remembered for a response that breaks off.
 const ITEMS_MAX: usize = 4096;
 
 /// The provider's own response with the bill in it.
-pub(crate) fn native_answer(answer: &Answer, bill: &Bill<'_>) -> Bytes {
+pub(crate) fn native_answer(answer: &Answer, bill: &Bill<'_>, names: &StreamNames) -> Bytes {
     let text = std::str::from_utf8(answer.json()).unwrap_or_default();
     let start = text.len() - text.trim_ascii_start().len();
-    report::splice(text, start, answer.usage_span(), bill)
+    let billed = report::splice(text, start, answer.usage_span(), bill);
+    match names.keep {
+        Keep::Gateway => stored(&billed, start),
+        Keep::Nobody | Keep::Provider => billed,
+    }
+}
+
+/// Says that the response that begins at `response` is kept, where its provider says that it is not:
+/// there it is not.
+fn stored(json: &Bytes, response: usize) -> Bytes {
+    let text = std::str::from_utf8(json).unwrap_or_default();
+    let mut splice = Splice::default();
+    let mut members = json::members(text, response);
+    match members.find(|member| member.name(text) == "store") {
+        Some(member) => splice.replace(member.value, "true"),
+        None => splice.insert(response + 1, r#""store":true,"#),
+    }
+    Bytes::from(splice.apply(text))
 }
 
 /// Hands on one response.
@@ -97,10 +114,14 @@ impl NativeResponsesWriter {
             }
             (Some(_), None) | (None, _) => None,
         };
-        let written = billed.as_ref().unwrap_or(chunk.json());
-        event.write(written, out);
-        if self.names.keep && chunk.finishes() {
-            let text = std::str::from_utf8(written).unwrap_or_default();
+        let written = billed.unwrap_or_else(|| chunk.json().clone());
+        let written = match (self.names.keep, event.response) {
+            (Keep::Gateway, Some((at, _))) => stored(&written, at),
+            (Keep::Gateway, None) | (Keep::Nobody | Keep::Provider, _) => written,
+        };
+        event.write(&written, out);
+        if self.names.keep != Keep::Nobody && chunk.finishes() {
+            let text = std::str::from_utf8(&written).unwrap_or_default();
             self.kept = Event::read(text)
                 .response
                 .map(|(_, response)| response.to_owned());

@@ -10,7 +10,7 @@ use crate::json;
 use crate::messages::{RawCall, RawChunk};
 use crate::openai::{Answer, Chunk, TextKind};
 use crate::sse::write_event;
-use crate::writer::StreamNames;
+use crate::writer::{Keep, StreamNames};
 
 /// Items of one response; more than any model makes. What follows joins the last.
 const ITEMS_MAX: usize = 4096;
@@ -116,7 +116,7 @@ impl ResponsesWriter {
             &format!(r#""response":{response}"#),
             out,
         );
-        self.kept = Some(response).filter(|_| self.names.keep);
+        self.kept = Some(response).filter(|_| self.names.keep != Keep::Nobody);
     }
 
     /// The response as it was given, once it is over.

@@ -10,8 +10,8 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use billing::{Charge, End, Output, Slot, Text, Verdict};
 use bytes::{Bytes, BytesMut};
 use dialect::{
-    DONE, DecodeError, Endpoint, ForwardedAnswer, SseEvent, SseFramer, StreamNames, StreamWriter,
-    write_event,
+    DONE, DecodeError, Endpoint, ForwardedAnswer, Keep, SseEvent, SseFramer, StreamNames,
+    StreamWriter, write_event,
 };
 use futures_util::{StreamExt as _, stream, stream::BoxStream};
 use http::{HeaderValue, header};
@@ -125,7 +125,7 @@ impl Relay {
             created: unix_seconds(),
             model: model.id.to_string(),
             repeated: String::new(),
-            keep: false,
+            keep: Keep::Nobody,
         };
         self.writer = Some(StreamWriter::chat(names, false));
         self.audio_alone = audio_alone;

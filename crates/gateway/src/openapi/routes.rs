@@ -7,6 +7,7 @@ use super::{
         billed_answer, binary, completion_body, edit_form, embedding_body, image_body,
         moderation_body, rerank_body, speech_body, transcription_form,
     },
+    responses,
     route::{Answer, Route, anybody, client, operator, paid},
     schemas::{
         chat_answer, chat_body, chat_event, document, list, message_answer, message_body,
@@ -170,6 +171,11 @@ pub(crate) const ROUTES: &[Route] = &[
         "The response. Its usage carries cost. A stream whose credits run out ends with response.failed and an error event of code insufficient_quota.",
         &[(JSON, response_answer), ("text/event-stream", response_event)],
     )]),
+    responses::RETRIEVE,
+    responses::DELETE,
+    responses::INPUT_ITEMS,
+    responses::CANCEL,
+    responses::COUNT,
     client(
         "post",
         "/v1/messages",

@@ -170,7 +170,7 @@ pub(super) fn response_body(schemas: &mut Schemas) -> Value {
         "ResponseRequest".into(),
         json!({
             "type": "object",
-            "description": "OpenAI's request for a response. Responses are not kept: the whole conversation is in `input`.",
+            "description": "OpenAI's request for a response. Unless `store` is false it is kept for the key that made it.",
             "required": ["model", "input"],
             "properties": {
                 "model": {"type": "string", "description": "An id of GET /v1/models."},
@@ -178,6 +178,8 @@ pub(super) fn response_body(schemas: &mut Schemas) -> Value {
                 "instructions": {"type": ["string", "null"]},
                 "max_output_tokens": {"type": ["integer", "null"], "minimum": 1},
                 "stream": {"type": ["boolean", "null"]},
+                "store": {"type": ["boolean", "null"]},
+                "previous_response_id": {"type": ["string", "null"], "description": "Goes on with a response of this key's."},
             },
             "additionalProperties": true,
         }),

@@ -172,6 +172,26 @@ pub const SETTINGS: &[Setting] = &[
         apply: |s, v| number(v, 1, 1 << 30).map(|n| s.idempotency_keys_max = n),
     },
     Setting {
+        name: "responses_days",
+        doc: "how long responses (`/v1/responses`) are kept for clients that come back to them; 0: none is kept, here or at a provider, whatever `store` says",
+        default: "30",
+        apply: |s, v| {
+            number(v, 0, 3650).map(|n| s.responses_kept = Duration::from_secs(n as u64 * 24 * 3600))
+        },
+    },
+    Setting {
+        name: "response_bytes_max",
+        doc: "largest response that is kept, with everything that was said before it; a longer one is answered, and not kept",
+        default: "4194304",
+        apply: |s, v| number(v, 0, 1 << 26).map(|n| s.response_bytes_max = n),
+    },
+    Setting {
+        name: "responses_account_bytes_max",
+        doc: "responses kept for one account, about; of more, the oldest are dropped",
+        default: "268435456",
+        apply: |s, v| number(v, 4096, 1 << 40).map(|n| s.responses_account_bytes_max = n),
+    },
+    Setting {
         name: "connections_max",
         doc: "open client connections at most; more wait to be accepted",
         default: "20000",
