@@ -44,6 +44,13 @@ context_window = 128000
 max_output_tokens = 16384
 price = {{ prompt = "1", completion = "1" }}
 """
+# The same provider, which has OpenAI's Responses itself and keeps them.
+NATIVE = """name = "scripted-native"
+dialect = "openai"
+base_url = "{url}"
+[quirks]
+responses = "stored"
+"""
 # What does not chat: what it does, and what it is sold by.
 OTHERS = {
     "mock-text": ("completions", 'prompt = "1", completion = "1"'),
@@ -201,7 +208,8 @@ def run(binaries, command):
             for name, (endpoint, price) in OTHERS.items():
                 file += OTHER.format(name=name, endpoint=endpoint, price=price)
             claude = ANTHROPIC.format(url=url) + MODEL.format(name="claude")
-            return serve(binaries, folder, [file, claude], command)
+            native = NATIVE.format(url=url) + MODEL.format(name="mock-native")
+            return serve(binaries, folder, [file, claude, native], command)
         finally:
             provider.stop()
 

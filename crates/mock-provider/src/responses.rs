@@ -11,7 +11,7 @@ use crate::script::{Script, Step, Wait};
 use crate::words::Passage;
 
 /// What an answer says that nobody has written a script for, in words of a token each.
-const WORDS: u64 = 20;
+const WORDS: u64 = 40;
 /// Responses that are kept at most.
 const KEPT_MAX: usize = 1_024;
 

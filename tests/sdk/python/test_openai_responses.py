@@ -10,6 +10,10 @@ ASK = "Tell me something nice."
 PAID = 12
 
 
+# Composed out of chats, and as a provider that has Responses sends them.
+MODELS = pytest.mark.parametrize("model", ["mock", "mock-native"])
+
+
 @pytest.fixture
 def connect(operator):
     """Makes clients; retries as the SDK has them."""
@@ -34,16 +38,18 @@ def poor(operator, connect, prompt_tokens):
     return key, connect(key)
 
 
-def test_a_response(client, key):
-    answer = client.responses.create(model="mock", input=ASK)
+@MODELS
+def test_a_response(model, client, key):
+    answer = client.responses.create(model=model, input=ASK)
     assert answer.status == "completed"
     assert len(answer.output_text.split()) > 20
     assert Decimal(answer.usage.cost) == answer.usage.total_tokens * TOKEN
     assert 1 - key.left(charges=1) == Decimal(answer.usage.cost)
 
 
-def test_a_raw_stream(client):
-    events = list(client.responses.create(model="mock", input=ASK, stream=True))
+@MODELS
+def test_a_raw_stream(model, client):
+    events = list(client.responses.create(model=model, input=ASK, stream=True))
     text = "".join(event.delta for event in events if event.type == "response.output_text.delta")
     assert events[0].type == "response.created"
     assert events[-1].type == "response.completed"
@@ -51,33 +57,37 @@ def test_a_raw_stream(client):
     assert [event.sequence_number for event in events] == list(range(len(events)))
 
 
-def test_the_streaming_helper(client):
-    with client.responses.stream(model="mock", input=ASK) as stream:
+@MODELS
+def test_the_streaming_helper(model, client):
+    with client.responses.stream(model=model, input=ASK) as stream:
         text = "".join(event.delta for event in stream if event.type == "response.output_text.delta")
         final = stream.get_final_response()
     assert final.output_text == text
     assert final.usage.output_tokens > 20
 
 
-def test_a_tool_is_called(client):
+@MODELS
+def test_a_tool_is_called(model, client):
     tool = {"type": "function", "name": "get_weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}}}
-    answer = client.responses.create(model="mock", input="Please call the tool.", tools=[tool])
+    answer = client.responses.create(model=model, input="Please call the tool.", tools=[tool])
     (call,) = [item for item in answer.output if item.type == "function_call"]
     assert call.name == "get_weather" and "city" in call.arguments
 
 
-def test_the_402_before_a_response(operator, connect):
+@MODELS
+def test_the_402_before_a_response(model, operator, connect):
     with pytest.raises(openai.APIStatusError) as raised:
-        connect(operator.new_key(None)).responses.create(model="mock", input=ASK)
+        connect(operator.new_key(None)).responses.create(model=model, input=ASK)
     assert raised.value.status_code == 402
     assert raised.value.code == "insufficient_quota"
 
 
-def test_the_402_in_the_middle_of_a_raw_stream(poor):
+@MODELS
+def test_the_402_in_the_middle_of_a_raw_stream(model, poor):
     key, client = poor
     said, failed = [], []
     with pytest.raises(openai.APIError) as raised:
-        for event in client.responses.create(model="mock", input=ASK, stream=True):
+        for event in client.responses.create(model=model, input=ASK, stream=True):
             if event.type == "response.output_text.delta":
                 said.append(event.delta)
             if event.type == "response.failed":
@@ -90,11 +100,49 @@ def test_the_402_in_the_middle_of_a_raw_stream(poor):
     assert key.left(charges=1) == 0
 
 
-def test_the_402_in_the_middle_of_the_helper(poor):
+@MODELS
+def test_the_402_in_the_middle_of_the_helper(model, poor):
     key, client = poor
     said = []
     with pytest.raises(openai.APIError) as raised:
-        with client.responses.stream(model="mock", input=ASK) as stream:
+        with client.responses.stream(model=model, input=ASK) as stream:
             said.extend(event.delta for event in stream if event.type == "response.output_text.delta")
     assert raised.value.code == "insufficient_quota"
     assert key.left(charges=1) == 0
+
+
+@MODELS
+def test_a_response_is_kept_for_its_key(operator, connect, client, model):
+    first = client.responses.create(model=model, input=ASK)
+    assert first.store
+    assert client.responses.retrieve(first.id).output_text == first.output_text
+    (item,) = client.responses.input_items.list(first.id)
+    assert item.content[0].text == ASK
+    second = client.responses.create(model=model, input="Go on.", previous_response_id=first.id)
+    assert second.previous_response_id == first.id
+    # What was answered is part of the prompt.
+    assert second.usage.input_tokens > first.usage.output_tokens
+    stranger = connect(operator.new_key())
+    for refused in (stranger.responses.retrieve, stranger.responses.delete, stranger.responses.input_items.list):
+        with pytest.raises(openai.NotFoundError):
+            refused(first.id)
+    with pytest.raises(openai.BadRequestError) as raised:
+        stranger.responses.create(model=model, input="Go on.", previous_response_id=first.id)
+    assert raised.value.param == "previous_response_id"
+    client.responses.delete(first.id)
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(first.id)
+
+
+@MODELS
+def test_a_streamed_response_is_kept(client, model):
+    with client.responses.stream(model=model, input=ASK) as stream:
+        final = stream.get_final_response()
+    assert client.responses.retrieve(final.id).output_text == final.output_text
+
+
+@MODELS
+def test_a_response_that_shall_not_be_kept_is_not(client, model):
+    answer = client.responses.create(model=model, input=ASK, store=False)
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(answer.id)
