@@ -11,11 +11,12 @@ use std::ops::Range;
 use bytes::Bytes;
 
 pub use self::answer::ForwardedAnswer;
+use crate::body::{Body, Kind, Reads, kind};
 use crate::endpoint::Endpoint;
 use crate::error::RequestError;
 use crate::inputs::Inputs;
 use crate::json::{self, Splice};
-use crate::request::{Kind, Member, RequestLimits, kind, object, read_model, refuse_doubles};
+use crate::request::RequestLimits;
 
 /// Documents that one search of a reranker covers (Cohere's pricing page).
 const DOCUMENTS_PER_SEARCH: u64 = 100;
@@ -62,17 +63,25 @@ pub struct Forwarded<'a> {
 }
 
 /// The members that are read beside the texts, and what each must be.
-const READ: &[(&str, Kind)] = &[
-    ("model", Kind::Text),
-    ("stream", Kind::Bool),
-    ("n", Kind::Number),
-    ("size", Kind::Text),
-    ("quality", Kind::Text),
-    ("stream_format", Kind::Text),
-    ("service_tier", Kind::Text),
+const READ: Reads = &[
+    ("model", &[Kind::Text]),
+    ("stream", &[Kind::Bool]),
+    ("n", &[Kind::Number]),
+    ("size", &[Kind::Text]),
+    ("quality", &[Kind::Text]),
+    ("stream_format", &[Kind::Text]),
+    ("service_tier", &[Kind::Text]),
 ];
 /// The members that limit output, in tokens, by all their names.
 const OUTPUT_LIMITS: [&str; 3] = ["max_tokens", "max_completion_tokens", "max_output_tokens"];
+/// What is read of a request of a shape that nobody here knows, and what is looked at beside.
+const READ_OF_UNKNOWN: Reads = &[("model", &[Kind::Text]), ("stream", &[Kind::Bool])];
+const OTHERS_OF_UNKNOWN: [&str; 4] = [
+    "n",
+    "max_tokens",
+    "max_completion_tokens",
+    "max_output_tokens",
+];
 /// The members with texts.
 const TEXTS: [&str; 5] = ["input", "prompt", "query", "documents", "instructions"];
 
@@ -87,19 +96,13 @@ impl<'a> Forwarded<'a> {
         body: &'a [u8],
         limits: &RequestLimits,
     ) -> Result<Self, RequestError> {
-        let (text, members) = object(body, limits)?;
-        let names = READ.iter().map(|(name, _)| *name);
-        refuse_doubles(&members, names.chain(TEXTS))?;
-        let body = Body { text, members };
-        for (name, expected) in READ {
-            body.expect(name, *expected)?;
-        }
+        let body = Body::read(body, limits, READ, &TEXTS)?;
         let model_at = body.span("model").unwrap_or_default();
         let mut request = Self {
-            text,
-            model: read_model(body.get("model"), limits)?,
+            text: body.text(),
+            model: body.model(limits)?,
             model_at,
-            stream: body.get("stream") == Some("true"),
+            stream: body.stream(),
             texts: Vec::new(),
             tokens: 0,
             inputs: 1,
@@ -119,13 +122,7 @@ impl<'a> Forwarded<'a> {
     /// # Errors
     /// Not JSON, no model, a number out of range, a member that is read given twice.
     pub fn parse_unknown(body: &'a [u8], limits: &RequestLimits) -> Result<Self, RequestError> {
-        let (text, members) = object(body, limits)?;
-        let names = READ.iter().map(|(name, _)| *name);
-        refuse_doubles(&members, names.take(3).chain(OUTPUT_LIMITS))?;
-        let body = Body { text, members };
-        for (name, expected) in READ.iter().take(2) {
-            body.expect(name, *expected)?;
-        }
+        let body = Body::read(body, limits, READ_OF_UNKNOWN, &OTHERS_OF_UNKNOWN)?;
         let number = |name: &'static str| match body.get(name).map(str::parse::<u64>) {
             None => Ok(None),
             Some(Ok(number)) => Ok(Some(number)),
@@ -140,12 +137,12 @@ impl<'a> Forwarded<'a> {
         }
         let choices = number("n")?.unwrap_or(1).max(1);
         Ok(Self {
-            text,
-            model: read_model(body.get("model"), limits)?,
+            text: body.text(),
+            model: body.model(limits)?,
             model_at: body.span("model").unwrap_or_default(),
-            stream: body.get("stream") == Some("true"),
+            stream: body.stream(),
             texts: vec![Read {
-                text: Cow::Borrowed(text),
+                text: Cow::Borrowed(body.text()),
                 times: 1,
             }],
             tokens: 0,
@@ -365,38 +362,6 @@ impl<'a> Forwarded<'a> {
         splice.replace(self.model_at.clone(), json::quote(upstream_model));
         splice.insert(self.model_at.end, format!(",{member}"));
         Bytes::from(splice.apply(self.text))
-    }
-}
-
-/// The members of a body.
-struct Body<'a> {
-    text: &'a str,
-    members: Vec<Member<'a>>,
-}
-
-impl<'a> Body<'a> {
-    fn span(&self, name: &str) -> Option<Range<usize>> {
-        let member = self.members.iter().find(|member| member.name == name)?;
-        (json::slice(self.text, &member.value) != "null").then(|| member.value.clone())
-    }
-
-    fn get(&self, name: &str) -> Option<&'a str> {
-        self.span(name).map(|at| json::slice(self.text, &at))
-    }
-
-    fn string(&self, name: &str) -> Option<Cow<'a, str>> {
-        let json = self.get(name).filter(|json| kind(json) == Kind::Text)?;
-        Some(json::unescape(json::inside(json)))
-    }
-
-    fn expect(&self, name: &'static str, expected: Kind) -> Result<(), RequestError> {
-        match self.get(name) {
-            Some(json) if kind(json) != expected => Err(RequestError::param(
-                name,
-                format!("`{name}` must be {}.", expected.name()),
-            )),
-            Some(_) | None => Ok(()),
-        }
     }
 }
 

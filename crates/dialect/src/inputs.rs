@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use crate::body::{Kind, kind};
 use crate::error::RequestError;
 use crate::json;
-use crate::request::{Kind, kind};
 
 /// Texts or tokens, as `prompt` of completions and `input` of embeddings have them.
 ///

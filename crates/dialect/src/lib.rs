@@ -6,6 +6,7 @@
 
 mod anthropic;
 mod bedrock;
+mod body;
 mod client;
 mod client_dialect;
 mod cohere;

@@ -5,12 +5,11 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use serde_json::value::RawValue;
-
+use crate::body::{Body, Kind, Member, Reads, kind};
 use crate::endpoint::Endpoint;
 use crate::error::RequestError;
 use crate::inputs::Inputs;
-use crate::json::{self, Splice};
+use crate::json;
 
 /// Bounds on a request body. Its size in bytes is bounded where it is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,20 +35,10 @@ impl Default for RequestLimits {
     }
 }
 
-/// A top-level member of the body, in the place where the client put it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Member<'a> {
-    /// The key with its escapes resolved.
-    pub(crate) name: Cow<'a, str>,
-    pub(crate) key: Range<usize>,
-    pub(crate) value: Range<usize>,
-}
-
 /// A chat request that is sound as far as the gateway reads it; everything else is the provider's to judge.
 #[derive(Clone, Debug)]
 pub struct ChatRequest<'a> {
-    text: &'a str,
-    members: Vec<Member<'a>>,
+    body: Body<'a>,
     model: Cow<'a, str>,
     stream: bool,
     include_usage: bool,
@@ -60,54 +49,40 @@ pub struct ChatRequest<'a> {
     prompt: Option<Inputs<'a>>,
 }
 
-/// Kinds of JSON value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Null,
-    Bool,
-    Number,
-    Text,
-    List,
-    Object,
-}
-
 /// The members that are read, and what each may be besides `null`.
-///
-/// A second one of these, also in another case, is refused: a provider that takes the other one would
-/// serve a request that was never priced. (Go's `encoding/json` ignores case and takes the last.)
-const READ: &[(&str, Kind)] = &[
-    ("model", Kind::Text),
-    ("messages", Kind::List),
-    ("stream", Kind::Bool),
-    ("stream_options", Kind::Object),
-    ("max_tokens", Kind::Number),
-    ("max_completion_tokens", Kind::Number),
-    ("n", Kind::Number),
-    ("tools", Kind::List),
-    ("functions", Kind::List),
-    ("response_format", Kind::Object),
-    ("modalities", Kind::List),
-    ("audio", Kind::Object),
-    ("prediction", Kind::Object),
-    ("user", Kind::Text),
+const READ: Reads = &[
+    ("model", &[Kind::Text]),
+    ("messages", &[Kind::List]),
+    ("stream", &[Kind::Bool]),
+    ("stream_options", &[Kind::Object]),
+    ("max_tokens", &[Kind::Number]),
+    ("max_completion_tokens", &[Kind::Number]),
+    ("n", &[Kind::Number]),
+    ("tools", &[Kind::List]),
+    ("functions", &[Kind::List]),
+    ("response_format", &[Kind::Object]),
+    ("modalities", &[Kind::List]),
+    ("audio", &[Kind::Object]),
+    ("prediction", &[Kind::Object]),
+    ("user", &[Kind::Text]),
     // Groq and OpenRouter: reasoning that is billed but not shown.
-    ("reasoning_format", Kind::Text),
-    ("include_reasoning", Kind::Bool),
-    ("reasoning", Kind::Object),
+    ("reasoning_format", &[Kind::Text]),
+    ("include_reasoning", &[Kind::Bool]),
+    ("reasoning", &[Kind::Object]),
 ];
 
 /// The members of a text completion (`/v1/completions`) that are read; `prompt` is read apart.
-const READ_OF_COMPLETIONS: &[(&str, Kind)] = &[
-    ("model", Kind::Text),
-    ("stream", Kind::Bool),
-    ("stream_options", Kind::Object),
-    ("max_tokens", Kind::Number),
-    ("max_completion_tokens", Kind::Number),
-    ("n", Kind::Number),
-    ("best_of", Kind::Number),
-    ("echo", Kind::Bool),
-    ("suffix", Kind::Text),
-    ("user", Kind::Text),
+const READ_OF_COMPLETIONS: Reads = &[
+    ("model", &[Kind::Text]),
+    ("stream", &[Kind::Bool]),
+    ("stream_options", &[Kind::Object]),
+    ("max_tokens", &[Kind::Number]),
+    ("max_completion_tokens", &[Kind::Number]),
+    ("n", &[Kind::Number]),
+    ("best_of", &[Kind::Number]),
+    ("echo", &[Kind::Bool]),
+    ("suffix", &[Kind::Text]),
+    ("user", &[Kind::Text]),
 ];
 
 /// Most choices that one request may ask for, as at OpenAI.
@@ -120,7 +95,7 @@ impl<'a> ChatRequest<'a> {
     /// What CONTRACT 3 answers with 400: not JSON, a wrong shape, a number out of range, a member
     /// that is read given twice. The error names the parameter and never repeats what was sent.
     pub fn parse(body: &'a [u8], limits: &RequestLimits) -> Result<Self, RequestError> {
-        let mut request = Self::open(body, limits, READ)?;
+        let mut request = Self::open(body, limits, READ, &[])?;
         request.messages = request.read_messages(limits)?;
         request.unwatchable = request.read_unwatchable();
         Ok(request)
@@ -134,18 +109,17 @@ impl<'a> ChatRequest<'a> {
     /// # Errors
     /// As [`ChatRequest::parse`].
     pub fn parse_completion(body: &'a [u8], limits: &RequestLimits) -> Result<Self, RequestError> {
-        let mut request = Self::open(body, limits, READ_OF_COMPLETIONS)?;
-        refuse_doubles(&request.members, std::iter::once("prompt"))?;
+        let mut request = Self::open(body, limits, READ_OF_COMPLETIONS, &["prompt"])?;
         let Some(at) = request.span("prompt") else {
             return Err(RequestError::param(
                 "prompt",
                 "`prompt` is missing: send a text, a list of texts, or tokens.",
             ));
         };
-        let mut prompt = Inputs::read(request.text, &at, "prompt")?;
+        let mut prompt = Inputs::read(request.body.text(), &at, "prompt")?;
         if let Some(at) = request.span("suffix") {
             // The model reads what comes after the gap too.
-            let suffix = json::unescape(json::inside(json::slice(request.text, &at)));
+            let suffix = json::unescape(json::inside(json::slice(request.body.text(), &at)));
             prompt.texts.push(suffix);
         }
         let best_of = match request.get("best_of") {
@@ -169,16 +143,14 @@ impl<'a> ChatRequest<'a> {
     fn open(
         body: &'a [u8],
         limits: &RequestLimits,
-        read: &'static [(&'static str, Kind)],
+        read: Reads,
+        others: &[&'static str],
     ) -> Result<Self, RequestError> {
-        let (text, members) = object(body, limits)?;
-        let names = read.iter().map(|(name, _)| *name);
-        refuse_doubles(&members, names)?;
+        let body = Body::read(body, limits, read, others)?;
         let mut request = Self {
-            text,
-            members,
-            model: Cow::Borrowed(""),
-            stream: false,
+            model: body.model(limits)?,
+            stream: body.stream(),
+            body,
             include_usage: false,
             output_limit: None,
             choices: 1,
@@ -186,11 +158,6 @@ impl<'a> ChatRequest<'a> {
             unwatchable: None,
             prompt: None,
         };
-        for (name, expected) in read {
-            request.expect(name, *expected)?;
-        }
-        request.model = read_model(request.get("model"), limits)?;
-        request.stream = request.get("stream") == Some("true");
         request.include_usage = request.stream && request.read_include_usage()?;
         request.output_limit = request.read_output_limit()?;
         if let Some(json) = request.get("n") {
@@ -199,33 +166,23 @@ impl<'a> ChatRequest<'a> {
         Ok(request)
     }
 
-    fn expect(&self, name: &'static str, expected: Kind) -> Result<(), RequestError> {
-        match self.get(name) {
-            Some(json) if kind(json) != expected => Err(RequestError::param(
-                name,
-                format!("`{name}` must be {}.", expected.name()),
-            )),
-            Some(_) | None => Ok(()),
-        }
-    }
-
     fn read_messages(&self, limits: &RequestLimits) -> Result<usize, RequestError> {
         let wrong = |message: &'static str| Err(RequestError::param("messages", message));
         let Some(list) = self.span("messages") else {
             return wrong("`messages` is missing: send a list of at least one message.");
         };
         let mut count = 0;
-        for message in json::elements(self.text, list.start) {
+        for message in json::elements(self.body.text(), list.start) {
             count += 1;
             if count > limits.messages_max {
                 return wrong("`messages` has too many messages.");
             }
-            if kind(json::slice(self.text, &message)) != Kind::Object {
+            if kind(json::slice(self.body.text(), &message)) != Kind::Object {
                 return wrong("Every message must be an object.");
             }
-            for member in json::members(self.text, message.start) {
-                let value = kind(json::slice(self.text, &member.value));
-                match member.name(self.text).as_ref() {
+            for member in json::members(self.body.text(), message.start) {
+                let value = kind(json::slice(self.body.text(), &member.value));
+                match member.name(self.body.text()).as_ref() {
                     "role" if value != Kind::Text => return wrong("`role` must be a string."),
                     "content" if !matches!(value, Kind::Text | Kind::List | Kind::Null) => {
                         return wrong("`content` must be a string or a list of parts.");
@@ -245,11 +202,11 @@ impl<'a> ChatRequest<'a> {
             return Ok(false);
         };
         let mut asked = None;
-        for member in json::members(self.text, options.start) {
-            if member.name(self.text) != "include_usage" {
+        for member in json::members(self.body.text(), options.start) {
+            if member.name(self.body.text()) != "include_usage" {
                 continue;
             }
-            let value = json::slice(self.text, &member.value);
+            let value = json::slice(self.body.text(), &member.value);
             let wrong = match kind(value) {
                 Kind::Bool | Kind::Null => asked.is_some(),
                 Kind::Number | Kind::Text | Kind::List | Kind::Object => true,
@@ -266,17 +223,10 @@ impl<'a> ChatRequest<'a> {
     }
 
     fn read_output_limit(&self) -> Result<Option<u64>, RequestError> {
-        let read = |name: &'static str| match self.get(name) {
-            None => Ok(None),
-            Some(json) => match json.parse::<u32>() {
-                Ok(limit @ 1..) => Ok(Some(u64::from(limit))),
-                Ok(0) | Err(_) => Err(RequestError::param(
-                    name,
-                    format!("`{name}` must be an integer from 1 to {}.", u32::MAX),
-                )),
-            },
-        };
-        match (read("max_tokens")?, read("max_completion_tokens")?) {
+        match (
+            self.body.limit("max_tokens")?,
+            self.body.limit("max_completion_tokens")?,
+        ) {
             (Some(old), Some(new)) if old != new => Err(RequestError::param(
                 "max_tokens",
                 "`max_tokens` and `max_completion_tokens` differ: send one of them.",
@@ -287,8 +237,9 @@ impl<'a> ChatRequest<'a> {
 
     fn read_unwatchable(&self) -> Option<&'static str> {
         let beyond_text = |list: Range<usize>| {
-            json::elements(self.text, list.start)
-                .any(|item| json::unescape(json::inside(json::slice(self.text, &item))) != "text")
+            json::elements(self.body.text(), list.start).any(|item| {
+                json::unescape(json::inside(json::slice(self.body.text(), &item))) != "text"
+            })
         };
         if self.span("modalities").is_some_and(beyond_text) {
             return Some("modalities");
@@ -314,7 +265,7 @@ impl<'a> ChatRequest<'a> {
     /// The body as the client sent it.
     #[must_use]
     pub const fn body(&self) -> &'a str {
-        self.text
+        self.body.text()
     }
 
     /// The model asked for: 1 to 256 bytes (`model_bytes_max`), no control characters.
@@ -386,33 +337,15 @@ impl<'a> ChatRequest<'a> {
     /// The JSON of a top-level member, as sent; the last one where it is given twice. `null` counts as absent.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&'a str> {
-        self.span(name).map(|at| json::slice(self.text, &at))
+        self.body.get(name)
     }
 
     pub(crate) fn members(&self) -> &[Member<'a>] {
-        &self.members
+        self.body.members()
     }
 
     pub(crate) fn span(&self, name: &str) -> Option<Range<usize>> {
-        let member = self
-            .members
-            .iter()
-            .rev()
-            .find(|member| member.name == name)?;
-        (json::slice(self.text, &member.value) != "null").then(|| member.value.clone())
-    }
-}
-
-impl Kind {
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Null => "null",
-            Self::Bool => "true or false",
-            Self::Number => "a number",
-            Self::Text => "a string",
-            Self::List => "a list",
-            Self::Object => "an object",
-        }
+        self.body.span(name)
     }
 }
 
@@ -425,136 +358,6 @@ fn read_choices(name: &'static str, json: &str) -> Result<u32, RequestError> {
             format!("`{name}` must be an integer from 1 to 128."),
         )),
     }
-}
-
-/// The kind of a value that serde has accepted.
-pub(crate) fn kind(json: &str) -> Kind {
-    match json.as_bytes().first() {
-        Some(b'"') => Kind::Text,
-        Some(b'{') => Kind::Object,
-        Some(b'[') => Kind::List,
-        Some(b't' | b'f') => Kind::Bool,
-        Some(b'n') | None => Kind::Null,
-        Some(_) => Kind::Number,
-    }
-}
-
-/// The top-level members of a request body, which is an object of bounded depth.
-///
-/// # Errors
-/// Not JSON, not an object, too deep, too many members.
-pub(crate) fn object<'a>(
-    body: &'a [u8],
-    limits: &RequestLimits,
-) -> Result<(&'a str, Vec<Member<'a>>), RequestError> {
-    let text = std::str::from_utf8(body)
-        .map_err(|_| RequestError::body("The request body is not valid UTF-8."))?;
-    if json::deeper_than(body, limits.depth_max) {
-        return Err(RequestError::body(format!(
-            "The request body nests deeper than {} levels.",
-            limits.depth_max
-        )));
-    }
-    serde_json::from_str::<&RawValue>(text).map_err(|error| {
-        RequestError::body(format!(
-            "The request body is not valid JSON (line {}, column {}).",
-            error.line(),
-            error.column()
-        ))
-    })?;
-    let start = text.len() - text.trim_ascii_start().len();
-    if !text.trim_ascii_start().starts_with('{') {
-        return Err(RequestError::body(
-            "The request body must be a JSON object.",
-        ));
-    }
-    let mut members = Vec::with_capacity(16);
-    for member in json::members(text, start) {
-        if members.len() == limits.members_max {
-            return Err(RequestError::body("The request body has too many members."));
-        }
-        let name = member.name(text);
-        members.push(Member {
-            name,
-            key: member.key,
-            value: member.value,
-        });
-    }
-    Ok((text, members))
-}
-
-/// Leaves a member out of a body. With a member before it that is `kept` goes the comma before it,
-/// else the comma after it.
-pub(crate) fn leave_out(members: &[Member<'_>], index: usize, kept: bool, splice: &mut Splice<'_>) {
-    let Some(member) = members.get(index) else {
-        return;
-    };
-    let before = index.checked_sub(1).and_then(|before| members.get(before));
-    let span = match (before.filter(|_| kept), members.get(index + 1)) {
-        (Some(before), _) => before.value.end..member.value.end,
-        (None, Some(next)) => member.key.start..next.key.start,
-        (None, None) => member.key.start..member.value.end,
-    };
-    splice.replace(span, "");
-}
-
-/// Refuses a second one of the members that are read, also in another case.
-pub(crate) fn refuse_doubles(
-    members: &[Member<'_>],
-    names: impl Iterator<Item = &'static str>,
-) -> Result<(), RequestError> {
-    for name in names {
-        let meant = members
-            .iter()
-            .filter(|member| same_ignoring_case(&member.name, name));
-        let (mut exact, mut other) = (0, 0);
-        for member in meant {
-            if member.name == name {
-                exact += 1;
-            } else {
-                other += 1;
-            }
-        }
-        if exact > 1 || other > 0 {
-            return Err(RequestError::param(
-                name,
-                format!("`{name}` must be given once and in lower case."),
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// Equal under the folding of Go's `encoding/json`: ASCII case, and the two letters outside ASCII that
-/// fold into it, long s and the Kelvin sign. `name` is lower case.
-fn same_ignoring_case(key: &str, name: &str) -> bool {
-    let folded = key.chars().map(|letter| match letter {
-        '\u{17f}' => 's',
-        '\u{212a}' => 'k',
-        plain => plain.to_ascii_lowercase(),
-    });
-    folded.eq(name.chars())
-}
-
-pub(crate) fn read_model<'a>(
-    json: Option<&'a str>,
-    limits: &RequestLimits,
-) -> Result<Cow<'a, str>, RequestError> {
-    let wrong = |message: &'static str| Err(RequestError::param("model", message));
-    let Some(json) = json else {
-        return wrong("`model` is missing: name one of the models of GET /v1/models.");
-    };
-    let model = json::unescape(json::inside(json));
-    if model.is_empty() {
-        return wrong("`model` is empty: name one of the models of GET /v1/models.");
-    }
-    if model.len() > limits.model_bytes_max {
-        return wrong("`model` is too long to be the name of a model.");
-    }
-    if model.chars().any(char::is_control) {
-        return wrong("`model` has control characters.");
-    }
-    Ok(model)
 }
 
 #[cfg(test)]

@@ -4,12 +4,12 @@ use bytes::Bytes;
 
 use super::encode::{PATH, VERSION};
 use super::thinking::within_limit;
+use crate::body::leave_out;
 use crate::error::RequestError;
 use crate::json::{self, Splice};
 use crate::messages::MessagesRequest;
 use crate::openai::{Edit, WireRequest};
 use crate::quirks::Quirks;
-use crate::request::leave_out;
 
 /// The header that switches features on which are not for everybody yet.
 const BETA: &str = "anthropic-beta";

@@ -5,13 +5,14 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use super::compose;
+use crate::body::{Body, Kind, Member, Reads, kind};
 use crate::error::RequestError;
 use crate::json;
 use crate::quirks::Quirks;
-use crate::request::{self, Kind, Member, RequestLimits};
+use crate::request::RequestLimits;
 
 /// The members that are read, and what each may be besides `null`.
-const READ: &[(&str, &[Kind])] = &[
+const READ: Reads = &[
     ("model", &[Kind::Text]),
     ("messages", &[Kind::List]),
     ("system", &[Kind::Text, Kind::List]),
@@ -29,8 +30,7 @@ const READ: &[(&str, &[Kind])] = &[
 /// A Messages request that is sound as far as the gateway reads it.
 #[derive(Clone, Debug)]
 pub struct MessagesRequest<'a> {
-    text: &'a str,
-    members: Vec<Member<'a>>,
+    body: Body<'a>,
     model: Cow<'a, str>,
     stream: bool,
     output_limit: Option<u64>,
@@ -77,36 +77,13 @@ impl<'a> MessagesRequest<'a> {
     /// # Errors
     /// As [`parse`](Self::parse).
     pub fn parse_to_count(body: &'a [u8], limits: &RequestLimits) -> Result<Self, RequestError> {
-        let (text, members) = request::object(body, limits)?;
-        request::refuse_doubles(&members, READ.iter().map(|(name, _)| *name))?;
-        let mut request = Self {
-            text,
-            members,
-            model: Cow::Borrowed(""),
-            stream: false,
-            output_limit: None,
+        let body = Body::read(body, limits, READ, &[])?;
+        let request = Self {
+            model: body.model(limits)?,
+            stream: body.stream(),
+            output_limit: body.limit("max_tokens")?,
+            body,
         };
-        for (name, kinds) in READ {
-            if let Some(json) = request.get(name)
-                && !kinds.contains(&request::kind(json))
-            {
-                let wanted: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
-                let message = format!("`{name}` must be {}.", wanted.join(" or "));
-                return Err(RequestError::param(*name, message));
-            }
-        }
-        request.model = request::read_model(request.get("model"), limits)?;
-        request.stream = request.get("stream") == Some("true");
-        request.output_limit = request
-            .get("max_tokens")
-            .map(|json| match json.parse::<u32>() {
-                Ok(limit @ 1..) => Ok(u64::from(limit)),
-                Ok(0) | Err(_) => Err(RequestError::param(
-                    "max_tokens",
-                    format!("`max_tokens` must be an integer from 1 to {}.", u32::MAX),
-                )),
-            })
-            .transpose()?;
         request.check_messages(limits)?;
         Ok(request)
     }
@@ -121,7 +98,7 @@ impl<'a> MessagesRequest<'a> {
                 return wrong("`messages` has too many messages.");
             }
             let message = json::slice(list, &at);
-            if request::kind(message) != Kind::Object {
+            if kind(message) != Kind::Object {
                 return wrong("Every message must be an object.");
             }
             if !matches!(
@@ -130,7 +107,7 @@ impl<'a> MessagesRequest<'a> {
             ) {
                 return wrong("`role` must be user or assistant; instructions go into `system`.");
             }
-            let content = member(message, "content").map(request::kind);
+            let content = member(message, "content").map(kind);
             if !matches!(content, Some(Kind::Text | Kind::List)) {
                 return wrong("`content` must be a string or a list of blocks.");
             }
@@ -163,8 +140,7 @@ impl<'a> MessagesRequest<'a> {
 
     /// The JSON of a top-level member; `null` counts as absent.
     pub(crate) fn get(&self, name: &str) -> Option<&'a str> {
-        let found = self.members.iter().rev().find(|other| other.name == name)?;
-        Some(json::slice(self.text, &found.value)).filter(|json| *json != "null")
+        self.body.get(name)
     }
 
     pub(crate) const fn output_limit(&self) -> Option<u64> {
@@ -172,11 +148,11 @@ impl<'a> MessagesRequest<'a> {
     }
 
     pub(crate) const fn text(&self) -> &'a str {
-        self.text
+        self.body.text()
     }
 
     pub(crate) fn members(&self) -> &[Member<'a>] {
-        &self.members
+        self.body.members()
     }
 }
 

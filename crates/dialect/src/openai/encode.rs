@@ -4,11 +4,12 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
+use crate::body::Member;
 use crate::error::RequestError;
 use crate::features::Features;
 use crate::json::{self, Splice};
 use crate::quirks::{OutputLimitField, Quirks, UsageHow};
-use crate::request::{ChatRequest, Member};
+use crate::request::ChatRequest;
 
 /// What the gateway changes in a request before it goes upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,10 +6,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::request::ResponsesRequest;
+use crate::body::leave_out;
 use crate::error::RequestError;
 use crate::json::{self, Splice};
 use crate::messages::{literal, member};
-use crate::request::leave_out;
 
 /// The longest id of a response.
 const ID_BYTES_MAX: usize = 256;

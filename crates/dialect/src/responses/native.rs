@@ -3,13 +3,13 @@
 use bytes::Bytes;
 
 use super::request::ResponsesRequest;
+use crate::body::leave_out;
 use crate::error::RequestError;
 use crate::json::{self, Splice};
 use crate::messages::{literal, member};
 use crate::openai::{Edit, WireRequest};
 use crate::pair::NativeEdit;
 use crate::quirks::Quirks;
-use crate::request::leave_out;
 
 /// Where requests go.
 const PATH: &str = "/responses";

@@ -3,13 +3,14 @@
 use std::borrow::Cow;
 
 use super::compose;
+use crate::body::{Body, Kind, Member, Reads};
 use crate::error::RequestError;
 use crate::json;
 use crate::messages::{Composed, Composing};
-use crate::request::{self, Kind, Member, RequestLimits};
+use crate::request::RequestLimits;
 
 /// The members that are read, and what each may be besides `null`.
-const READ: &[(&str, &[Kind])] = &[
+const READ: Reads = &[
     ("model", &[Kind::Text]),
     ("input", &[Kind::Text, Kind::List]),
     ("instructions", &[Kind::Text]),
@@ -45,8 +46,7 @@ const REPEATED: [(&str, &str); 13] = [
 /// A Responses request that is sound as far as the gateway reads it.
 #[derive(Clone, Debug)]
 pub struct ResponsesRequest<'a> {
-    text: &'a str,
-    members: Vec<Member<'a>>,
+    body: Body<'a>,
     model: Cow<'a, str>,
     stream: bool,
     output_limit: Option<u64>,
@@ -58,39 +58,13 @@ impl<'a> ResponsesRequest<'a> {
     /// # Errors
     /// Not JSON, a wrong shape, a number out of range, a member that is read given twice.
     pub fn parse(body: &'a [u8], limits: &RequestLimits) -> Result<Self, RequestError> {
-        let (text, members) = request::object(body, limits)?;
-        request::refuse_doubles(&members, READ.iter().map(|(name, _)| *name))?;
-        let mut request = Self {
-            text,
-            members,
-            model: Cow::Borrowed(""),
-            stream: false,
-            output_limit: None,
+        let body = Body::read(body, limits, READ, &[])?;
+        let request = Self {
+            model: body.model(limits)?,
+            stream: body.stream(),
+            output_limit: body.limit("max_output_tokens")?,
+            body,
         };
-        for (name, kinds) in READ {
-            if let Some(json) = request.get(name)
-                && !kinds.contains(&request::kind(json))
-            {
-                let wanted: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
-                let message = format!("`{name}` must be {}.", wanted.join(" or "));
-                return Err(RequestError::param(*name, message));
-            }
-        }
-        request.model = request::read_model(request.get("model"), limits)?;
-        request.stream = request.get("stream") == Some("true");
-        request.output_limit = request
-            .get("max_output_tokens")
-            .map(|json| match json.parse::<u32>() {
-                Ok(limit @ 1..) => Ok(u64::from(limit)),
-                Ok(0) | Err(_) => Err(RequestError::param(
-                    "max_output_tokens",
-                    format!(
-                        "`max_output_tokens` must be an integer from 1 to {}.",
-                        u32::MAX
-                    ),
-                )),
-            })
-            .transpose()?;
         let input = request.get("input").unwrap_or("[]");
         let items = json::elements(input, 0).take(limits.messages_max + 1);
         let count = items.count() + usize::from(input.starts_with('"'));
@@ -127,8 +101,7 @@ impl<'a> ResponsesRequest<'a> {
 
     /// The JSON of a top-level member; `null` counts as absent.
     pub(super) fn get(&self, name: &str) -> Option<&'a str> {
-        let found = self.members.iter().rev().find(|other| other.name == name)?;
-        Some(json::slice(self.text, &found.value)).filter(|json| *json != "null")
+        self.body.get(name)
     }
 
     pub(super) const fn stream(&self) -> bool {
@@ -140,10 +113,10 @@ impl<'a> ResponsesRequest<'a> {
     }
 
     pub(crate) const fn text(&self) -> &'a str {
-        self.text
+        self.body.text()
     }
 
     pub(crate) fn members(&self) -> &[Member<'a>] {
-        &self.members
+        self.body.members()
     }
 }
