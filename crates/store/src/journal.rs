@@ -292,17 +292,51 @@ impl Journal {
     async fn close(&mut self) -> bool {
         loop {
             let (batch, waiters, _) = self.begin(&mut Vec::new());
-            if batch.is_empty() {
-                break;
+            if !batch.is_empty() {
+                self.writer.write(batch, waiters).await;
+                continue;
             }
-            self.writer.write(batch, waiters).await;
+            let mut returns = Batch::default();
+            self.writer
+                .escrow
+                .for_each_budget(|budget| give_back(&mut returns.returns, budget));
+            if !self.writer.give_all_back(returns).await {
+                return false;
+            }
+            // Requests may have ended while that was written. Once nobody has a permit any more,
+            // nothing can come.
+            match self.last_words().await {
+                LastWords::Said(settlement) => {
+                    let batch = Batch {
+                        settlements: vec![Item::new(settlement)],
+                        ..Batch::default()
+                    };
+                    self.writer.write(batch, Waiters::default()).await;
+                }
+                LastWords::NoneAnyMore => return self.writer.end().await,
+                // Whatever still runs is booked by the reaper, from its checkpoints.
+                LastWords::SomebodyRuns => return false,
+            }
         }
-        let mut returns = Batch::default();
-        self.writer
-            .escrow
-            .for_each_budget(|budget| give_back(&mut returns.returns, budget));
-        self.writer.end(returns).await
     }
+
+    /// What is in the queue now; the queue is closed.
+    async fn last_words(&mut self) -> LastWords {
+        let next = tokio::task::unconstrained(self.settlements.recv());
+        tokio::select! {
+            biased;
+            said = next => said.map_or(LastWords::NoneAnyMore, LastWords::Said),
+            () = std::future::ready(()) => LastWords::SomebodyRuns,
+        }
+    }
+}
+
+/// What is heard of requests when the journal closes.
+#[expect(clippy::large_enum_variant, reason = "one at a time, and not for long")]
+enum LastWords {
+    Said(Settlement),
+    NoneAnyMore,
+    SomebodyRuns,
 }
 
 /// How many settlements are worth a transaction without waiting for more.

@@ -353,15 +353,13 @@ impl Writer {
         })
     }
 
-    /// Gives all leases back and ends the replica, where nothing holds from it any more.
-    pub(crate) async fn end(&mut self, mut returns: Batch) -> bool {
-        if self.commit(&mut returns, &mut Vec::new()).await.is_none() {
-            return false;
-        }
-        if self.escrow.totals().holds_open > 0 {
-            // Whatever still runs is booked by the reaper, from its checkpoints.
-            return false;
-        }
+    /// Gives back what is free of all leases; false when that could not be written.
+    pub(crate) async fn give_all_back(&mut self, mut returns: Batch) -> bool {
+        self.commit(&mut returns, &mut Vec::new()).await.is_some()
+    }
+
+    /// Ends the replica, from which nobody holds any more; true when everything was written.
+    pub(crate) async fn end(&mut self) -> bool {
         let replica = self.escrow.replica();
         let ended = async {
             let mut tx = begin(&self.store, &mut self.connection).await?;

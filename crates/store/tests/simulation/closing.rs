@@ -8,7 +8,9 @@ use std::{
     time::Duration,
 };
 
-use billing::{Credits, End, Hold, Meter, Price, Prompt, Rates, RequestFacts, RequestId, Reserved};
+use billing::{
+    Charge, Credits, End, Hold, Meter, Price, Prompt, Rates, RequestFacts, RequestId, Reserved,
+};
 use store::{
     Ledger, NewKey, Store,
     simulation::{Database, Fate, Fault, Node, Step, Weather, new_id},
@@ -18,23 +20,36 @@ use tokio::time::Instant;
 
 use crate::ledgers::options;
 
-/// Fair, but for one statement of node 1 that is never answered.
-#[derive(Debug, Default)]
-struct OneLost {
+/// Fair, but for one step of node 1, whose answer is lost or late.
+#[derive(Debug)]
+struct OneFault {
+    step: Step,
+    fault: Fault,
     armed: AtomicBool,
-    lost: AtomicBool,
+    seen: AtomicBool,
 }
 
-impl Weather for OneLost {
+impl OneFault {
+    fn of(step: Step, fault: Fault) -> Arc<Self> {
+        Arc::new(Self {
+            step,
+            fault,
+            armed: AtomicBool::new(false),
+            seen: AtomicBool::new(false),
+        })
+    }
+}
+
+impl Weather for OneFault {
     fn now_us(&self) -> i64 {
         1_767_225_600_000_000
     }
 
     fn fate(&self, node: u32, step: Step) -> Fate {
-        let lost = node == 1 && step == Step::Statement && self.armed.swap(false, Ordering::SeqCst);
-        self.lost.fetch_or(lost, Ordering::SeqCst);
+        let due = node == 1 && step == self.step && self.armed.swap(false, Ordering::SeqCst);
+        self.seen.fetch_or(due, Ordering::SeqCst);
         Fate {
-            fault: lost.then_some(Fault::Silence),
+            fault: due.then_some(self.fault),
             ..Fate::default()
         }
     }
@@ -48,11 +63,18 @@ impl Weather for OneLost {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_answer_that_is_lost_before_the_deadline_loses_no_settlement() {
+/// One replica, whose key may spend 1000.
+struct Rig {
+    _folder: tempfile::TempDir,
+    database: Database,
+    price: Arc<Price>,
+    secret: String,
+    ledger: Ledger,
+}
+
+async fn rig(weather: &Arc<OneFault>) -> Rig {
     let folder = tempfile::tempdir().unwrap();
-    let weather = Arc::new(OneLost::default());
-    let database = Database::create(folder.path(), Arc::clone(&weather) as _).unwrap();
+    let database = Database::create(folder.path(), Arc::clone(weather) as _).unwrap();
     let one = Credits::from_nanos(1_000_000);
     let price = Arc::new(Price::new(Rates::plain(one, one), Vec::new()).unwrap());
     let judge = Store::simulated(&Node::new(&database, 0)).await.unwrap();
@@ -68,20 +90,51 @@ async fn an_answer_that_is_lost_before_the_deadline_loses_no_settlement() {
     };
     let key = judge.create_key(new).await.unwrap();
     let store = Store::simulated(&Node::new(&database, 1)).await.unwrap();
-    let ledger = Ledger::start(store, options()).await.unwrap();
+    Rig {
+        _folder: folder,
+        database,
+        price,
+        secret: key.secret.expose().to_owned(),
+        ledger: Ledger::start(store, options()).await.unwrap(),
+    }
+}
 
-    settle_one(&ledger, key.secret.expose(), &price).await;
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_lost_before_the_deadline_loses_no_settlement() {
+    let weather = OneFault::of(Step::Statement, Fault::Silence);
+    let rig = rig(&weather).await;
+    finish(start_one(&rig).await);
     weather.armed.store(true, Ordering::SeqCst);
     // Over long before the lost answer is given up, and so is its grace.
-    let written = ledger.shutdown(Duration::from_secs(12)).await;
-    assert!(weather.lost.load(Ordering::SeqCst), "nothing was lost");
-    let charged: Vec<(i64,)> = database.look("SELECT charged FROM charges").unwrap();
+    let written = rig.ledger.shutdown(Duration::from_secs(12)).await;
+    assert!(weather.seen.load(Ordering::SeqCst), "nothing was lost");
+    let charged: Vec<(i64,)> = rig.database.look("SELECT charged FROM charges").unwrap();
     assert_eq!((written, charged), (true, vec![(44,)]));
 }
 
-/// A request that costs 44.
-async fn settle_one(ledger: &Ledger, secret: &str, price: &Arc<Price>) {
-    let key = ledger.authenticate(secret).await.unwrap();
+#[tokio::test(start_paused = true)]
+async fn a_request_that_ends_while_the_leases_are_given_back_is_booked() {
+    let weather = OneFault::of(Step::Commit, Fault::Late(Duration::from_secs(1)));
+    let rig = rig(&weather).await;
+    let charge = start_one(&rig).await;
+    let ending = async {
+        // tidy: sleeps because the clock is the test's own: the last batch before the deadline is
+        // over, the one that gives the leases back is not begun.
+        tokio::time::sleep(Duration::from_millis(1_900)).await;
+        weather.armed.store(true, Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        assert!(weather.seen.load(Ordering::SeqCst), "nothing is late");
+        finish(charge);
+    };
+    let (written, ()) = tokio::join!(rig.ledger.shutdown(Duration::from_secs(2)), ending);
+    let charged: Vec<(i64,)> = rig.database.look("SELECT charged FROM charges").unwrap();
+    assert_eq!((written, charged), (true, vec![(44,)]));
+}
+
+/// A request that is running.
+async fn start_one(rig: &Rig) -> Charge {
+    let Rig { ledger, price, .. } = rig;
+    let key = ledger.authenticate(&rig.secret).await.unwrap();
     let permit = ledger.reserve().unwrap();
     let want = Credits::from_nanos(50);
     let deadline = (Instant::now() + Duration::from_secs(5)).into_std();
@@ -107,9 +160,13 @@ async fn settle_one(ledger: &Ledger, secret: &str, price: &Arc<Price>) {
         tokenizer,
         Prompt::Exact(Usage::default()),
     );
-    let mut charge = Hold::new(reserved, permit)
+    Hold::new(reserved, permit)
         .start(facts, meter, Instant::now().into_std())
-        .unwrap();
+        .unwrap()
+}
+
+/// It ends, and costs 44.
+fn finish(mut charge: Charge) {
     let usage = Usage {
         prompt: 40,
         completion: 4,
