@@ -13,7 +13,8 @@ use crate::counts::Json;
 use crate::error::{DecodeError, UsageFault};
 use crate::json;
 use crate::openai::chunk::{Found, Text, TextKind, report_bounded};
-use crate::openai::{Answer, Chunk, ChunkUsage};
+use crate::openai::{Answer, Chunk, ChunkUsage, Delta};
+use crate::origin::Origin;
 
 /// Composes the chunks of one stream.
 #[derive(Debug)]
@@ -30,6 +31,24 @@ impl Composer {
             head: template.head(),
             template,
         }
+    }
+
+    /// The composer of a stream that begins with its first output: the first call writes its beginning.
+    pub(crate) fn begun<'a>(
+        composer: &'a mut Option<Self>,
+        origin: &Origin,
+        model: &str,
+        out: &mut Vec<Delta>,
+    ) -> Result<&'a Self, DecodeError> {
+        let begun = match composer.take() {
+            Some(begun) => begun,
+            None => {
+                let begun = Self::new(&origin.id, origin.created, model);
+                out.push(Delta::Chunk(begun.begin()?));
+                begun
+            }
+        };
+        Ok(composer.insert(begun))
     }
 
     /// What the chunks have in common.

@@ -7,18 +7,15 @@ use crate::client::{Bill, ChunkTemplate, ErrorBody, usage_json};
 use crate::client_dialect::ClientDialect;
 use crate::messages::{MessagesWriter, NativeMessagesWriter};
 use crate::openai::Chunk;
+use crate::origin::Origin;
 use crate::responses::{NativeResponsesWriter, ResponsesWriter};
 use crate::sse::write_event;
 
 /// What a stream is called where its provider does not say.
 #[derive(Clone, Debug)]
 pub struct StreamNames {
-    /// The gateway's id of the request, `req_…`.
-    pub request_id: String,
-    /// When it began, in Unix seconds.
-    pub created: u64,
-    /// The model's name.
-    pub model: String,
+    /// Its id is the gateway's of the request, `req_…`.
+    pub origin: Origin,
     /// What a response repeats of its request; empty for other dialects.
     pub repeated: String,
     /// Who keeps it: somebody, and [`StreamWriter::kept`] gives it out once it is over.
@@ -137,15 +134,14 @@ impl StreamWriter {
     pub fn cut(&mut self, chunk: &Chunk, keep: &[usize], out: &mut BytesMut) {
         match self {
             Self::Chat(_) => write_event(out, &chunk.cut(keep)),
-            Self::Messages(stream) => {
-                // A chunk that was cut is a chunk: of the same shape, with less in it.
-                if let Ok(cut) = Chunk::read(chunk.cut(keep).into()) {
-                    stream.0.chunk(&cut, out);
+            Self::Messages(MessagesStream(writer)) => {
+                if let Some(cut) = cut_short(chunk, keep) {
+                    writer.chunk(&cut, out);
                 }
             }
-            Self::Responses(stream) => {
-                if let Ok(cut) = Chunk::read(chunk.cut(keep).into()) {
-                    stream.0.chunk(&cut, out);
+            Self::Responses(ResponsesStream(writer)) => {
+                if let Some(cut) = cut_short(chunk, keep) {
+                    writer.chunk(&cut, out);
                 }
             }
             Self::NativeMessages(stream) => stream.0.cut(chunk, keep, out),
@@ -207,6 +203,11 @@ impl StreamWriter {
     }
 }
 
+/// A chunk that was cut is a chunk: of the same shape, with less in it.
+fn cut_short(chunk: &Chunk, keep: &[usize]) -> Option<Chunk> {
+    Chunk::read(chunk.cut(keep).into()).ok()
+}
+
 /// Writes the chunks of OpenAI's chat: the provider's own.
 #[derive(Debug)]
 pub struct ChatWriter {
@@ -242,8 +243,8 @@ impl ChatWriter {
             return;
         };
         self.usage_sent = true;
-        let names = &self.names;
-        let own = || ChunkTemplate::new(&names.request_id, names.created, &names.model);
+        let Origin { created, id, model } = &self.names.origin;
+        let own = || ChunkTemplate::new(id, *created, model);
         let chunk = template.map_or_else(
             || own().usage_chunk(bill),
             |template| template.usage_chunk(bill),

@@ -5,9 +5,10 @@ use std::time::Instant;
 use axum::{body::Body, response::Response};
 use billing::{Charge, End, Settled, Text, Verdict};
 use bytes::{Bytes, BytesMut};
-use dialect::{Answer, DecodeError, Framing, Origin, Pair, StreamNames};
+use dialect::{Answer, Framing, Origin, Pair, StreamNames};
 use futures_util::StreamExt as _;
 use http::{HeaderName, HeaderValue, header};
+use http_body_util::BodyExt as _;
 use tokens::OFF_THREAD_BYTES_MIN;
 
 use crate::{
@@ -18,7 +19,7 @@ use crate::{
     credit::Search,
     error::ApiError,
     settings::Settings,
-    upstream::{Failure, from_reqwest},
+    upstream::{Failure, Reply},
     watch::Watched,
 };
 
@@ -27,7 +28,7 @@ pub const X_MAX_TOKENS: HeaderName = HeaderName::from_static("x-tollway-max-toke
 
 /// Whether a provider answered with a stream of events, framed as its dialect frames them.
 #[must_use]
-pub fn is_event_stream(response: &reqwest::Response, framing: Framing) -> bool {
+pub fn is_event_stream(response: &Reply, framing: Framing) -> bool {
     response
         .headers()
         .get(header::CONTENT_TYPE)
@@ -39,8 +40,8 @@ pub fn is_event_stream(response: &reqwest::Response, framing: Framing) -> bool {
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn read(response: reqwest::Response, settings: &Settings) -> Result<Bytes, Failure> {
-    let mut stream = response.bytes_stream();
+pub async fn read(response: Reply, settings: &Settings) -> Result<Bytes, Failure> {
+    let mut stream = response.into_body().into_data_stream();
     let mut first: Option<Bytes> = None;
     let mut all = BytesMut::new();
     loop {
@@ -49,7 +50,7 @@ pub async fn read(response: reqwest::Response, settings: &Settings) -> Result<By
             .map_err(|_| Failure::Timeout)?;
         match next {
             None => break,
-            Some(Err(error)) => return Err(from_reqwest(&error)),
+            Some(Err(failure)) => return Err(failure),
             Some(Ok(bytes)) if first.is_none() && all.is_empty() => first = Some(bytes),
             Some(Ok(bytes)) => {
                 if let Some(first) = first.take() {
@@ -75,13 +76,7 @@ pub fn decode(
     provider: &Provider,
     origin: Origin,
 ) -> Result<Answer, Failure> {
-    pair.decode(body, &provider.quirks, origin)
-        .map_err(|error| match error {
-            DecodeError::Upstream(error) => Failure::Inside(error),
-            DecodeError::Shape { .. } | DecodeError::Utf8 | DecodeError::TooLarge => {
-                Failure::Garbage(error.to_string())
-            }
-        })
+    Ok(pair.decode(body, &provider.quirks, origin)?)
 }
 
 /// Settles it by the provider's report, else by our own count.

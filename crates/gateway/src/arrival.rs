@@ -7,7 +7,7 @@ use axum::{
     extract::{FromRequestParts as _, Request},
     response::Response,
 };
-use billing::RequestId;
+use billing::{PriceId, RequestFacts, RequestId};
 use bytes::Bytes;
 use http::request::Parts;
 use store::{Claim, IdempotencyKey, KeyRecord};
@@ -17,6 +17,7 @@ use crate::{
     app::{Arrived, Shared},
     auth::ClientKey,
     body,
+    catalogue::Model,
     error::ApiError,
     once::{self, Gone, Turn},
     recording::Recording,
@@ -50,6 +51,30 @@ pub struct Asked {
     pub parts: Arc<Parts>,
     /// Its body, whole.
     pub body: Bytes,
+}
+
+impl Asked {
+    /// What is known of it when it goes upstream to `model` at this price. `endpoint` is its name in
+    /// the books.
+    pub(crate) fn facts(
+        &self,
+        endpoint: &'static str,
+        model: &Model,
+        price_id: PriceId,
+        stream: bool,
+    ) -> RequestFacts {
+        RequestFacts {
+            request_id: self.watched.request_id(),
+            account_id: self.key.account_id,
+            key_id: self.key.key_id,
+            key_has_limit: self.key.has_limit(),
+            endpoint,
+            model: model.id.clone(),
+            provider: model.provider.name.clone(),
+            price_id,
+            stream,
+        }
+    }
 }
 
 /// Answers a request of `endpoint` (its name in the books and in metrics) whose body is read whole:

@@ -8,6 +8,7 @@ use std::{
 
 use billing::{Credits, Price, PriceBook, PriceId};
 use dialect::{Dialect, Endpoint, Features, Quirks};
+use http::Uri;
 use jiff::Timestamp;
 use reqwest::Url;
 use tokens::{
@@ -39,7 +40,7 @@ pub struct Provider {
     /// Where endpoints are that are not at their usual path.
     pub paths: Arc<BTreeMap<Endpoint, String>>,
     /// The path that was asked for first and its address: for most providers it is the only one.
-    first_address: OnceLock<(String, Url)>,
+    first_address: OnceLock<(String, Uri)>,
 }
 
 impl Provider {
@@ -65,13 +66,14 @@ impl Provider {
     /// place of one. Parsing an address costs as much as a good part of a request.
     /// `None` where it is none.
     #[must_use]
-    pub fn address(&self, path: &str) -> Option<Url> {
+    pub fn address(&self, path: &str) -> Option<Uri> {
         let parse = || {
-            if path.starts_with('/') {
-                Url::parse(&format!("{}{path}", self.base_url)).ok()
+            let url = if path.starts_with('/') {
+                Url::parse(&format!("{}{path}", self.base_url))
             } else {
-                Url::parse(path).ok()
-            }
+                Url::parse(path)
+            };
+            Uri::try_from(String::from(url.ok()?)).ok()
         };
         match self.first_address.get() {
             Some((first, address)) if first == path => Some(address.clone()),

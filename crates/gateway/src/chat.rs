@@ -6,7 +6,7 @@ use axum::{
     extract::{Request, State},
     response::Response,
 };
-use billing::{Charge, Price, PriceId, RequestFacts};
+use billing::{Charge, Price, PriceId};
 use bytes::Bytes;
 use dialect::{
     ChatRequest, ClientDialect, ClientRequest, Composing, Edit, Endpoint, Keep, NativeEdit, Pair,
@@ -26,9 +26,9 @@ use crate::{
     kept::{Conversation, Keeping},
     metered::MeteredBody,
     recording::Recording,
-    stream::{Stream, origin, unix_seconds},
+    stream::{Stream, origin},
     targets::{self, Missed},
-    upstream::Failure,
+    upstream::{Failure, Reply},
 };
 
 /// Switches features of Anthropic's on.
@@ -288,7 +288,7 @@ impl Attempt<'_> {
         ));
         let upstream = match self.app.upstream.send(&self.model.provider, wire).await {
             Ok(upstream) => upstream,
-            Err(failure) => return Err(self.failed(failure, Some(charge))),
+            Err(failure) => return Err(Missed::failed(self, failure, Some(charge))),
         };
         let mut response = if self.request.stream() {
             self.stream(charge, upstream, recording).await?
@@ -364,26 +364,12 @@ impl Attempt<'_> {
     }
 
     fn start(&self, admitted: Admitted, price_id: PriceId) -> Result<Charge, ApiError> {
-        let facts = RequestFacts {
-            request_id: self.watched.request_id(),
-            account_id: self.key.account_id,
-            key_id: self.key.key_id,
-            key_has_limit: self.key.has_limit(),
-            endpoint: self.speaks.name(),
-            model: self.model.id.clone(),
-            provider: self.model.provider.name.clone(),
-            price_id,
-            stream: self.request.stream(),
-        };
+        let endpoint = self.speaks.name();
+        let facts = self.facts(endpoint, self.model, price_id, self.request.stream());
         let arrived = self.watched.arrived();
         Ok(admitted
             .hold
             .start(Arc::new(facts), admitted.meter, arrived)?)
-    }
-
-    fn failed(&self, failure: Failure, charge: Option<Charge>) -> Missed {
-        self.watched.upstream_failed(&failure);
-        Missed::Failed(failure, charge.map(Box::new))
     }
 
     fn keeping(&self) -> Option<Keeping> {
@@ -394,9 +380,7 @@ impl Attempt<'_> {
     /// What an answer is called where its provider does not say.
     fn names(&self, keep: Keep) -> StreamNames {
         StreamNames {
-            request_id: self.watched.request_id().to_string(),
-            created: unix_seconds(),
-            model: self.model.id.to_string(),
+            origin: origin(&self.watched, self.model),
             repeated: self.first.repeated(keep),
             keep,
         }
@@ -405,18 +389,23 @@ impl Attempt<'_> {
     async fn stream(
         &self,
         charge: Charge,
-        upstream: reqwest::Response,
+        upstream: Reply,
         recording: &mut Option<Recording>,
     ) -> Result<Response, Missed> {
         if !answer::is_event_stream(&upstream, self.model.provider.dialect.framing()) {
             let failure = Failure::Garbage("not an event stream".into());
-            return Err(self.failed(failure, Some(charge)));
+            return Err(Missed::failed(self, failure, Some(charge)));
         }
         let include_usage = self.request.include_usage();
         let keeping = self.keeping();
         let names = self.names(keeping.as_ref().map_or(Keep::Nobody, Keeping::by));
+        let provider = &self.model.provider;
+        let decoder = self
+            .pair
+            .decoder(provider.quirks.clone(), names.origin.clone());
         let writer = self.pair.writer(names, include_usage);
-        let stream = Stream::new(self.asked, charge, self.model, self.pair, writer, upstream);
+        let framing = provider.dialect.framing();
+        let stream = Stream::new(self.asked, charge, framing, decoder, writer, upstream);
         let settings = &self.app.settings;
         match MeteredBody::open(stream, settings.client_gone, settings.drain_max).await {
             Ok(mut body) => {
@@ -426,25 +415,25 @@ impl Attempt<'_> {
                 }
                 Ok(answer::events(axum::body::Body::new(body)))
             }
-            Err(not_opened) => Err(self.failed(not_opened.failure, not_opened.charge)),
+            Err(not_opened) => Err(Missed::failed(self, not_opened.failure, not_opened.charge)),
         }
     }
 
     async fn plain(
         &self,
         charge: Charge,
-        upstream: reqwest::Response,
+        upstream: Reply,
         recording: &mut Option<Recording>,
     ) -> Result<Response, Missed> {
         let read = answer::read(upstream, &self.app.settings).await;
-        let origin = origin(&self.watched, self.model);
+        let keeping = self.keeping();
+        let names = self.names(keeping.as_ref().map_or(Keep::Nobody, Keeping::by));
         let (pair, provider) = (self.pair, &self.model.provider);
+        let origin = names.origin.clone();
         match read.and_then(|bytes| answer::decode(bytes, pair, provider, origin)) {
             Ok(decoded) => {
                 let settled = answer::settle(&self.app, charge, &decoded, &self.watched).await?;
                 self.watched.succeeded();
-                let keeping = self.keeping();
-                let names = self.names(keeping.as_ref().map_or(Keep::Nobody, Keeping::by));
                 let body = answer::body(&decoded, self.pair, &settled, &names);
                 if let Some(keeping) = keeping {
                     keeping.keep(body.clone()).await;
@@ -454,7 +443,7 @@ impl Attempt<'_> {
                 }
                 Ok(answer::json(body))
             }
-            Err(failure) => Err(self.failed(failure, Some(charge))),
+            Err(failure) => Err(Missed::failed(self, failure, Some(charge))),
         }
     }
 }

@@ -7,7 +7,8 @@ mod aws;
 
 use std::{sync::Arc, time::SystemTime};
 
-use http::{HeaderName, HeaderValue, header};
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Request, header};
 
 pub use aws::{AwsKeys, KEYS as AWS_KEYS};
 
@@ -96,7 +97,7 @@ impl Credentials {
     /// [`CredentialsError`]: the operator's trouble, not the client's.
     pub async fn apply(
         &self,
-        request: &mut reqwest::Request,
+        request: &mut Request<Bytes>,
         client: &reqwest::Client,
     ) -> Result<(), CredentialsError> {
         match self {

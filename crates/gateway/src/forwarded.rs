@@ -10,9 +10,8 @@ use axum::{
     response::Response,
     routing::{MethodRouter, post},
 };
-use billing::{Charge, RequestFacts, Settled};
-use bytes::Bytes;
-use dialect::{DecodeError, Endpoint, Forwarded, ForwardedAnswer, RequestLimits, WireRequest};
+use billing::{Charge, Settled};
+use dialect::{Endpoint, Forwarded, ForwardedAnswer, RequestLimits, WireRequest};
 use http::{HeaderName, HeaderValue, header};
 
 use self::{
@@ -30,7 +29,7 @@ use crate::{
     prices::Asking,
     recording::Recording,
     targets::{self, Attempt, Missed},
-    upstream::Failure,
+    upstream::{Failure, Reply},
 };
 
 /// What an answer cost that is not JSON, in credits.
@@ -97,7 +96,7 @@ impl Attempt for Job<'_> {
         let wire = self.wire(model, spoken && !self.request.stream());
         let response = match app.upstream.send(&model.provider, wire).await {
             Ok(response) => response,
-            Err(failure) => return Err(self.failed(failure, Some(charge))),
+            Err(failure) => return Err(Missed::failed(self.asked, failure, Some(charge))),
         };
         match Kind::of(&response) {
             Kind::Events if self.request.stream() || spoken => {
@@ -106,7 +105,7 @@ impl Attempt for Job<'_> {
                     Relay::new(self.endpoint, self.asked, charge, estimate.sold(), response);
                 match relay.open(model, plain).await {
                     Ok(response) => Ok(response),
-                    Err((failure, charge)) => Err(self.failed(failure, charge)),
+                    Err((failure, charge)) => Err(Missed::failed(self.asked, failure, charge)),
                 }
             }
             Kind::Json => self.document(charge, &estimate, response, recording).await,
@@ -116,7 +115,7 @@ impl Attempt for Job<'_> {
             Kind::Other if self.work.is_recording() => self.text(charge, &estimate, response).await,
             Kind::Events | Kind::Other => {
                 let failure = Failure::Garbage("not what the endpoint answers".into());
-                Err(self.failed(failure, Some(charge)))
+                Err(Missed::failed(self.asked, failure, Some(charge)))
             }
         }
     }
@@ -147,17 +146,11 @@ impl Job<'_> {
         );
         let mut admitted = admit::hold(&app.ledger, &key.path, price, model, ask).await?;
         admitted.meter = admitted.meter.with_offer(quoted.offer);
-        let facts = RequestFacts {
-            request_id: watched.request_id(),
-            account_id: key.account_id,
-            key_id: key.key_id,
-            key_has_limit: key.has_limit(),
-            endpoint: self.endpoint.as_str(),
-            model: model.id.clone(),
-            provider: model.provider.name.clone(),
-            price_id: quoted.priced.id,
-            stream: request.stream(),
-        };
+        let endpoint = self.endpoint.as_str();
+        let price_id = quoted.priced.id;
+        let facts = self
+            .asked
+            .facts(endpoint, model, price_id, request.stream());
         let arrived = watched.arrived();
         let mut charge = admitted
             .hold
@@ -195,23 +188,19 @@ impl Job<'_> {
         }
     }
 
-    fn failed(&self, failure: Failure, charge: Option<Charge>) -> Missed {
-        self.asked.watched.upstream_failed(&failure);
-        Missed::Failed(failure, charge.map(Box::new))
-    }
-
     /// An answer that is JSON, with its bill.
     async fn document(
         &self,
         mut charge: Charge,
         estimate: &Estimate,
-        response: reqwest::Response,
+        response: Reply,
         recording: &mut Option<Recording>,
     ) -> Result<Response, Missed> {
         let read = answer::read(response, &self.asked.app.settings).await;
-        let answer = match read.and_then(|bytes| decode(self.endpoint, bytes)) {
+        let answer = match read.and_then(|bytes| Ok(ForwardedAnswer::decode(self.endpoint, bytes)?))
+        {
             Ok(answer) => answer,
-            Err(failure) => return Err(self.failed(failure, Some(charge))),
+            Err(failure) => return Err(Missed::failed(self.asked, failure, Some(charge))),
         };
         let images = answer.data();
         match answer.usage() {
@@ -244,12 +233,12 @@ impl Job<'_> {
         &self,
         mut charge: Charge,
         estimate: &Estimate,
-        response: reqwest::Response,
+        response: Reply,
     ) -> Result<Response, Missed> {
         let kind = response.headers().get(header::CONTENT_TYPE).cloned();
         let body = match answer::read(response, &self.asked.app.settings).await {
             Ok(body) => body,
-            Err(failure) => return Err(self.failed(failure, Some(charge))),
+            Err(failure) => return Err(Missed::failed(self.asked, failure, Some(charge))),
         };
         if let Some(mut counted) = self.work.counted(self.request, estimate, None) {
             if estimate.by_tokens {
@@ -264,11 +253,11 @@ impl Job<'_> {
 
     /// Audio that is sold by what was read: its cost is known before it comes, and it is passed on
     /// as it comes.
-    async fn audio(&self, charge: Charge, response: reqwest::Response) -> Result<Response, Missed> {
+    async fn audio(&self, charge: Charge, response: Reply) -> Result<Response, Missed> {
         let kind = response.headers().get(header::CONTENT_TYPE).cloned();
         let body = match relay::first(response, &self.asked.app.settings).await {
             Ok(body) => body,
-            Err(failure) => return Err(self.failed(failure, Some(charge))),
+            Err(failure) => return Err(Missed::failed(self.asked, failure, Some(charge))),
         };
         let settled = self.settle(charge).await?;
         Ok(opaque(
@@ -313,7 +302,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) fn of(response: &reqwest::Response) -> Self {
+    pub(crate) fn of(response: &Reply) -> Self {
         let kind = response.headers().get(header::CONTENT_TYPE);
         let kind = kind.and_then(|value| value.to_str().ok()).unwrap_or("");
         let is = |name: &str| {
@@ -344,13 +333,4 @@ pub(crate) fn opaque(
         headers.insert(X_COST, cost);
     }
     response
-}
-
-fn decode(endpoint: Endpoint, body: Bytes) -> Result<ForwardedAnswer, Failure> {
-    ForwardedAnswer::decode(endpoint, body).map_err(|error| match error {
-        DecodeError::Upstream(error) => Failure::Inside(error),
-        DecodeError::Shape { .. } | DecodeError::Utf8 | DecodeError::TooLarge => {
-            Failure::Garbage(error.to_string())
-        }
-    })
 }

@@ -24,7 +24,7 @@ use crate::{
     provider_file::{ProviderFile, demo_file},
     server::{self, Bounds},
     settings::{Finding, Settings},
-    upstream::{self, Upstream},
+    upstream::{self, ClientError, Upstream},
     waiting,
     welcome::Welcome,
 };
@@ -52,7 +52,7 @@ pub enum ServeError {
     Listen(#[from] io::Error),
     /// The client for providers cannot be made.
     #[error("the client for providers: {0}")]
-    Client(#[from] reqwest::Error),
+    Client(#[from] ClientError),
     /// The metrics cannot be made.
     #[error("the metrics: {0}")]
     Metrics(#[from] prometheus::Error),

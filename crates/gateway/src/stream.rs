@@ -10,9 +10,10 @@ use std::{
 
 use billing::{Charge, Credits, End, Settled, Text, Verdict};
 use bytes::BytesMut;
-use dialect::{Bill, Chunk, Decoder, Delta, Ending, Framer, Origin, Pair, StreamWriter};
+use dialect::{Bill, Chunk, Decoder, Delta, Ending, Framer, Framing, Origin, StreamWriter};
 use futures_util::future::BoxFuture;
 use http_body::Body as _;
+use http_body_util::BodyExt as _;
 use smallvec::SmallVec;
 use store::Shortfall;
 use tokens::OFF_THREAD_BYTES_MIN;
@@ -27,7 +28,7 @@ use crate::{
     counting,
     credit::Search,
     error::ApiError,
-    upstream::{Failure, from_reqwest},
+    upstream::{Failure, Reply, ReplyBody},
     watch::Watched,
 };
 
@@ -46,7 +47,7 @@ pub struct Stream {
     pub(crate) watched: Watched,
     /// Present until the stream is settled.
     pub(crate) charge: Option<Charge>,
-    upstream: Option<Pin<Box<reqwest::Body>>>,
+    upstream: Option<ReplyBody>,
     framer: Framer,
     decoder: Decoder,
     deltas: Vec<Delta>,
@@ -110,25 +111,21 @@ impl Stream {
     pub fn new(
         asked: &Asked,
         charge: Charge,
-        model: &Model,
-        pair: Pair,
+        framing: Framing,
+        decoder: Decoder,
         writer: StreamWriter,
-        response: reqwest::Response,
+        reply: Reply,
     ) -> Self {
         let (app, watched) = (asked.app.clone(), asked.watched.clone());
         let now = Instant::now();
         let mut cut = app.cut_streams.clone();
         let first_byte = app.settings.first_byte_timeout;
-        let provider = &model.provider;
         Self {
-            framer: provider
-                .dialect
-                .framing()
-                .framer(app.settings.event_bytes_max),
-            decoder: pair.decoder(provider.quirks.clone(), origin(&watched, model)),
+            framer: framing.framer(app.settings.event_bytes_max),
+            decoder,
             watched,
             charge: Some(charge),
-            upstream: Some(Box::pin(http::Response::from(response).into_body())),
+            upstream: Some(reply.into_body()),
             deltas: Vec::new(),
             queue: VecDeque::new(),
             out: BytesMut::new(),
@@ -201,10 +198,8 @@ impl Stream {
         matches!(self.state, State::Open)
     }
 
-    /// Nothing more can be done now: hand on what was gathered, else wait.
-    ///
-    /// The HTTP client passes on one piece of a burst at a time and reads the next one
-    /// only in a turn of its own. A write for each would cost more than all the rest, so it gets that turn first.
+    /// Nothing more can be done now: hand on what was gathered, else wait. Within a burst the HTTP
+    /// client reads on only in a turn of its own, and gets it before anything is written.
     fn pause(&mut self, cx: &Context<'_>) -> Poll<()> {
         if self.out.is_empty() {
             return Poll::Pending;
@@ -226,7 +221,7 @@ impl Stream {
             self.fail(Failure::Broken);
             return Poll::Ready(());
         };
-        match upstream.as_mut().poll_frame(cx) {
+        match Pin::new(upstream).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 let now = Instant::now();
                 let gap = now.saturating_duration_since(self.last_read);
@@ -244,7 +239,7 @@ impl Stream {
                     self.end_when_quiet(self.last_read);
                 }
             }
-            Poll::Ready(Some(Err(error))) => self.fail(from_reqwest(&error)),
+            Poll::Ready(Some(Err(failure))) => self.fail(failure),
             Poll::Ready(None) => {
                 self.upstream = None;
                 self.end_of_file();
@@ -532,21 +527,21 @@ impl Stream {
     }
 }
 
-async fn read_out(mut upstream: Pin<Box<reqwest::Body>>) {
-    while let Some(Ok(_)) = std::future::poll_fn(|cx| upstream.as_mut().poll_frame(cx)).await {}
+async fn read_out(mut upstream: ReplyBody) {
+    while let Some(Ok(_)) = upstream.frame().await {}
 }
 
 /// What an answer is called whose provider does not say it.
 pub(crate) fn origin(watched: &Watched, model: &Model) -> Origin {
     Origin {
         created: unix_seconds(),
-        id: watched.request_id().to_string(),
-        model: model.id.to_string(),
+        id: watched.request_id().to_string().into(),
+        model: model.id.clone(),
     }
 }
 
 /// For what must say when it was made and whose provider does not.
-pub(crate) fn unix_seconds() -> u64 {
+fn unix_seconds() -> u64 {
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |age| age.as_secs())

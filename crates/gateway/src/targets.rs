@@ -30,6 +30,14 @@ pub(crate) enum Missed {
     Failed(Failure, Option<Box<Charge>>),
 }
 
+impl Missed {
+    /// The provider failed before any output, which is noted.
+    pub(crate) fn failed(asked: &Asked, failure: Failure, charge: Option<Charge>) -> Self {
+        asked.watched.upstream_failed(&failure);
+        Self::Failed(failure, charge.map(Box::new))
+    }
+}
+
 impl From<ApiError> for Missed {
     fn from(error: ApiError) -> Self {
         Self::Refused(error)

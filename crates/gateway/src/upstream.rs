@@ -1,12 +1,15 @@
 //! The way to a provider: one client, its time limits, and what a failure means for the next attempt.
 
+mod client;
+
 use std::time::Duration;
 
 use bytes::Bytes;
-use dialect::{UpstreamError, WireRequest};
-use futures_util::StreamExt as _;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use reqwest::redirect;
+use dialect::{DecodeError, UpstreamError, WireRequest};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
+use http_body_util::BodyExt as _;
+
+pub use client::{ClientError, HttpClient, Reply, ReplyBody};
 
 use crate::{catalogue::Provider, credentials::CredentialsError, settings::Settings};
 
@@ -14,15 +17,10 @@ use crate::{catalogue::Provider, credentials::CredentialsError, settings::Settin
 const ERROR_BYTES_MAX: usize = 64 * 1024;
 /// Seconds to wait where a provider that takes no more does not say how long.
 const RETRY_AFTER_S: u32 = 1;
-/// Idle connections kept per provider.
-const IDLE_CONNECTIONS_MAX: usize = 1024;
-/// How long they are kept: below the minute after which common load balancers close.
-const IDLE_CONNECTION_AGE_MAX: Duration = Duration::from_secs(50);
-
 /// Sends requests to providers.
 #[derive(Clone, Debug)]
 pub struct Upstream {
-    client: reqwest::Client,
+    client: HttpClient,
     first_byte_timeout: Duration,
 }
 
@@ -38,7 +36,7 @@ pub struct Passed {
     /// What of its headers travels.
     pub headers: HeaderMap,
     /// Its body, where it has one.
-    pub body: Option<reqwest::Body>,
+    pub body: Option<Bytes>,
 }
 
 /// Why a provider gave no answer.
@@ -70,6 +68,17 @@ pub enum Failure {
     /// It reported an error inside a successful answer.
     #[error("reported an error inside its answer")]
     Inside(Box<UpstreamError>),
+}
+
+impl From<DecodeError> for Failure {
+    fn from(error: DecodeError) -> Self {
+        match error {
+            DecodeError::Upstream(error) => Self::Inside(error),
+            DecodeError::Shape { .. } | DecodeError::Utf8 | DecodeError::TooLarge => {
+                Self::Garbage(error.to_string())
+            }
+        }
+    }
 }
 
 impl Failure {
@@ -145,17 +154,9 @@ impl Upstream {
     ///
     /// # Errors
     /// No TLS, which would be a broken build.
-    pub fn new(settings: &Settings) -> reqwest::Result<Self> {
-        let client = reqwest::Client::builder()
-            // A redirect to another host would carry the provider's key along.
-            .redirect(redirect::Policy::none())
-            .connect_timeout(settings.connect_timeout)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
-            .pool_idle_timeout(IDLE_CONNECTION_AGE_MAX)
-            .tcp_nodelay(true)
-            .build()?;
+    pub fn new(settings: &Settings) -> Result<Self, ClientError> {
         Ok(Self {
-            client,
+            client: HttpClient::new(settings.connect_timeout)?,
             first_byte_timeout: settings.first_byte_timeout,
         })
     }
@@ -164,21 +165,14 @@ impl Upstream {
     ///
     /// # Errors
     /// [`Failure`]; other statuses are [`Failure::Refused`].
-    pub async fn send(
-        &self,
-        provider: &Provider,
-        wire: WireRequest,
-    ) -> Result<reqwest::Response, Failure> {
-        let url = provider
+    pub async fn send(&self, provider: &Provider, wire: WireRequest) -> Result<Reply, Failure> {
+        let address = provider
             .address(&wire.path)
             .ok_or_else(|| Failure::Garbage("no address: see its base_url and paths".into()))?;
-        let request = self
-            .client
-            .post(url)
-            .headers(headers(&wire))
-            .body(wire.body)
-            .build()
-            .map_err(|error| from_reqwest(&error))?;
+        let mut request = Request::new(wire.body);
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = address;
+        *request.headers_mut() = headers(&wire.headers);
         self.execute(provider, request).await
     }
 
@@ -187,19 +181,12 @@ impl Upstream {
     ///
     /// # Errors
     /// As [`Upstream::send`].
-    pub async fn pass(
-        &self,
-        provider: &Provider,
-        passed: Passed,
-    ) -> Result<reqwest::Response, Failure> {
-        let url = provider.address_of(&passed.path, passed.query.as_deref());
-        let url = url.ok_or_else(|| Failure::Garbage("no address: see its base_url".into()))?;
-        let ours = WireRequest {
-            path: String::new(),
-            headers: Vec::new(),
-            body: Bytes::new(),
-        };
-        let mut all = headers(&ours);
+    pub async fn pass(&self, provider: &Provider, passed: Passed) -> Result<Reply, Failure> {
+        let address = provider.address_of(&passed.path, passed.query.as_deref());
+        let address = address.and_then(|url| Uri::try_from(String::from(url)).ok());
+        let address =
+            address.ok_or_else(|| Failure::Garbage("no address: see its base_url".into()))?;
+        let mut all = headers(&[]);
         all.remove(header::CONTENT_TYPE);
         for (name, value) in &provider.quirks.headers {
             if let (Ok(name), Ok(value)) = (
@@ -210,24 +197,22 @@ impl Upstream {
             }
         }
         all.extend(passed.headers);
-        let mut request = self.client.request(passed.method, url).headers(all);
-        if let Some(body) = passed.body {
-            request = request.body(body);
-        }
-        let request = request.build().map_err(|error| from_reqwest(&error))?;
+        let mut request = Request::new(passed.body.unwrap_or_default());
+        *request.method_mut() = passed.method;
+        *request.uri_mut() = address;
+        *request.headers_mut() = all;
         self.execute(provider, request).await
     }
 
     async fn execute(
         &self,
         provider: &Provider,
-        mut request: reqwest::Request,
-    ) -> Result<reqwest::Response, Failure> {
+        mut request: Request<Bytes>,
+    ) -> Result<Reply, Failure> {
         let sent = async {
             let credentials = &provider.credentials;
-            credentials.apply(&mut request, &self.client).await?;
-            let answer = self.client.execute(request).await;
-            answer.map_err(|error| from_reqwest(&error))
+            credentials.apply(&mut request, self.client.other()).await?;
+            self.client.send(request).await
         };
         let response = tokio::time::timeout(self.first_byte_timeout, sent)
             .await
@@ -262,21 +247,9 @@ pub fn install_tls() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
-/// What became of a connection, without its address.
-#[must_use]
-pub fn from_reqwest(error: &reqwest::Error) -> Failure {
-    if error.is_connect() {
-        Failure::Connect
-    } else if error.is_timeout() {
-        Failure::Timeout
-    } else {
-        Failure::Broken
-    }
-}
-
 /// Headers upstream are ours alone: nothing of the client's travels, so nothing can be smuggled.
-fn headers(wire: &WireRequest) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(wire.headers.len() + 4);
+fn headers(own: &[(String, String)]) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(own.len() + 5);
     headers.insert(
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/json"),
@@ -286,8 +259,9 @@ fn headers(wire: &WireRequest) -> HeaderMap {
         header::ACCEPT_ENCODING,
         HeaderValue::from_static("identity"),
     );
+    headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
     headers.insert(header::USER_AGENT, HeaderValue::from_static("tollway"));
-    for (name, value) in &wire.headers {
+    for (name, value) in own {
         if let (Ok(name), Ok(value)) = (
             HeaderName::from_bytes(name.as_bytes()),
             HeaderValue::from_str(value),
@@ -298,10 +272,11 @@ fn headers(wire: &WireRequest) -> HeaderMap {
     headers
 }
 
-async fn error_body(response: reqwest::Response) -> Vec<u8> {
+async fn error_body(response: Reply) -> Vec<u8> {
     let mut body = Vec::new();
-    let mut stream = response.bytes_stream();
-    while let Some(Ok(bytes)) = stream.next().await {
+    let mut reply = response.into_body();
+    while let Some(Ok(frame)) = reply.frame().await {
+        let bytes = frame.into_data().unwrap_or_default();
         let room = ERROR_BYTES_MAX - body.len();
         body.extend_from_slice(bytes.get(..room).unwrap_or(&bytes));
         if body.len() >= ERROR_BYTES_MAX {

@@ -187,16 +187,7 @@ impl BedrockDecoder {
 
     /// The composer; with it the stream has begun.
     fn composer(&mut self, out: &mut Vec<Delta>) -> Result<&Composer, DecodeError> {
-        let composer = match self.composer.take() {
-            Some(composer) => composer,
-            None => {
-                let Origin { created, id, model } = &self.origin;
-                let composer = Composer::new(id, *created, model);
-                out.push(Delta::Chunk(composer.begin()?));
-                composer
-            }
-        };
-        Ok(self.composer.insert(composer))
+        Composer::begun(&mut self.composer, &self.origin, &self.origin.model, out)
     }
 
     fn call(

@@ -106,7 +106,7 @@ pub(crate) fn answer(answer: &Answer, bill: &Bill<'_>, names: &StreamNames) -> B
     Bytes::from(format!(
         r#"{{"id":{},"type":"message","role":"assistant","model":{},"content":[{}],"stop_reason":"{reason}","stop_sequence":null,"usage":{}}}"#,
         message_id(names),
-        json::quote(&names.model),
+        json::quote(&names.origin.model),
         content.join(","),
         bill::usage(bill),
     ))
@@ -143,15 +143,12 @@ fn tool_use(call: &RawCall<'_>, place: usize, names: &StreamNames) -> Option<Str
 
 /// The id of a message, as a literal.
 pub(super) fn message_id(names: &StreamNames) -> String {
-    let id = names.request_id.strip_prefix("req_");
-    json::quote(&format!("msg_{}", id.unwrap_or(&names.request_id)))
+    let id = names.origin.id.strip_prefix("req_");
+    json::quote(&format!("msg_{}", id.unwrap_or(&names.origin.id)))
 }
 
 /// The id of a call to which its provider gave none, as a literal.
 pub(super) fn call_id(names: &StreamNames, place: usize) -> String {
-    let id = names.request_id.strip_prefix("req_");
-    json::quote(&format!(
-        "toolu_{}_{place}",
-        id.unwrap_or(&names.request_id)
-    ))
+    let id = names.origin.id.strip_prefix("req_");
+    json::quote(&format!("toolu_{}_{place}", id.unwrap_or(&names.origin.id)))
 }

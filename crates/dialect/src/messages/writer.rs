@@ -142,7 +142,7 @@ impl MessagesWriter {
         let start = format!(
             r#"{{"type":"message_start","message":{{"id":{},"type":"message","role":"assistant","model":{},"content":[],"stop_reason":null,"stop_sequence":null,"usage":{usage}}}}}"#,
             message_id(&self.names),
-            json::quote(&self.names.model),
+            json::quote(&self.names.origin.model),
         );
         event(out, "message_start", start.as_bytes());
     }
@@ -374,6 +374,6 @@ fn fail<M: Serialize>(
 ) {
     let usage = bill.map(bill::usage);
     let usage = usage.as_deref().unwrap_or("null");
-    let json = error.to_anthropic_json(status, &names.request_id, Some(usage));
+    let json = error.to_anthropic_json(status, &names.origin.id, Some(usage));
     event(out, "error", &json.unwrap_or_default());
 }

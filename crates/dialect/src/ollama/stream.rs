@@ -56,16 +56,7 @@ impl OllamaDecoder {
         if line.message.is_none() && !line.done {
             return Err(DecodeError::shape("no message"));
         }
-        let composer = match self.composer.take() {
-            Some(composer) => composer,
-            None => {
-                let Origin { created, id, .. } = &self.origin;
-                let composer = Composer::new(id, *created, &line.model);
-                out.push(Delta::Chunk(composer.begin()?));
-                composer
-            }
-        };
-        let composer = self.composer.insert(composer);
+        let composer = Composer::begun(&mut self.composer, &self.origin, &line.model, out)?;
         if let Some(message) = &line.message {
             if let Some(text) = literal(message.thinking)? {
                 out.push(Delta::Chunk(composer.say(TextKind::Reasoning, text)?));

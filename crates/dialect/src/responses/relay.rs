@@ -176,13 +176,13 @@ impl NativeResponsesWriter {
         let output = format!("[{}]", items.join(","));
         let usage = bill.map_or_else(|| "null".to_owned(), report::usage);
         let own = || {
-            let id = &self.names.request_id;
+            let id = &self.names.origin.id;
             let id = format!("resp_{}", id.strip_prefix("req_").unwrap_or(id));
             format!(
                 r#"{{"id":{},"object":"response","created_at":{},"model":{}}}"#,
                 json::quote(&id),
-                self.names.created,
-                json::quote(&self.names.model)
+                self.names.origin.created,
+                json::quote(&self.names.origin.model)
             )
         };
         let response = self.response.clone().unwrap_or_else(own);

@@ -308,11 +308,11 @@ impl ResponsesWriter {
                 r#""incomplete_details":{},"model":{},"output":[{}],{},"usage":{}}}"#
             ),
             json::quote(&self.id_of("resp")),
-            self.names.created,
+            self.names.origin.created,
             status,
             error,
             details,
-            json::quote(&self.names.model),
+            json::quote(&self.names.origin.model),
             self.items.join(","),
             self.names.repeated,
             bill.map_or_else(|| "null".to_owned(), usage),
@@ -320,7 +320,7 @@ impl ResponsesWriter {
     }
 
     fn id_of(&self, prefix: &str) -> String {
-        let id = &self.names.request_id;
+        let id = &self.names.origin.id;
         format!("{prefix}_{}", id.strip_prefix("req_").unwrap_or(id))
     }
 

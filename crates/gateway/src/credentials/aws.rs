@@ -7,7 +7,8 @@ use aws_sigv4::{
     http_request::{SignableBody, SignableRequest, SigningSettings, sign},
     sign::v4,
 };
-use http::{HeaderName, header};
+use bytes::Bytes;
+use http::{HeaderName, Request, header};
 
 use super::{CredentialsError, sensitive};
 
@@ -56,10 +57,10 @@ impl AwsKeys {
     /// Signs a request that is complete, as of `now`.
     ///
     /// # Errors
-    /// A body that is not in memory, or a signature that no header can carry.
+    /// A signature that no header can carry.
     pub(super) fn sign(
         &self,
-        request: &mut reqwest::Request,
+        request: &mut Request<Bytes>,
         now: SystemTime,
     ) -> Result<(), CredentialsError> {
         let unsigned = |_| CredentialsError::Unsigned;
@@ -73,18 +74,15 @@ impl AwsKeys {
             .build()
             .map_err(|_| CredentialsError::Unsigned)?
             .into();
-        let body = match request.body() {
-            None => &[],
-            Some(body) => body.as_bytes().ok_or(CredentialsError::Unsigned)?,
-        };
         // Proxies change other headers; those of the signature are added by it.
         let kind = request.headers().get(header::CONTENT_TYPE);
         let kind = kind.and_then(|value| value.to_str().ok());
+        let address = request.uri().to_string();
         let signable = SignableRequest::new(
             request.method().as_str(),
-            request.url().as_str(),
+            &address,
             kind.map(|kind| ("content-type", kind)).into_iter(),
-            SignableBody::Bytes(body),
+            SignableBody::Bytes(request.body()),
         )
         .map_err(unsigned)?;
         let (instructions, _) = sign(signable, &params).map_err(unsigned)?.into_parts();
@@ -129,13 +127,14 @@ mod tests {
         AwsKeys::of("https://bedrock-runtime.us-east-1.amazonaws.com", variable).unwrap()
     }
 
-    fn signed(path: &str, token: Option<&str>) -> reqwest::Request {
+    fn signed(path: &str, token: Option<&str>) -> Request<Bytes> {
         let url = format!("https://bedrock-runtime.us-east-1.amazonaws.com{path}");
-        let mut request = reqwest::Request::new(http::Method::POST, url.parse().unwrap());
+        let mut request = Request::post(url)
+            .body(Bytes::from_static(br#"{"messages":[]}"#))
+            .unwrap();
         let headers = request.headers_mut();
         headers.insert("content-type", "application/json".parse().unwrap());
         headers.insert("user-agent", "tollway".parse().unwrap());
-        *request.body_mut() = Some(r#"{"messages":[]}"#.into());
         let now = SystemTime::UNIX_EPOCH + NOW;
         keys(token).sign(&mut request, now).unwrap();
         request

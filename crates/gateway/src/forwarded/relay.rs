@@ -10,11 +10,12 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use billing::{Charge, End, Output, Slot, Text, Verdict};
 use bytes::{Bytes, BytesMut};
 use dialect::{
-    DONE, DecodeError, Endpoint, ForwardedAnswer, Keep, SseEvent, SseFramer, StreamNames,
-    StreamWriter, write_event,
+    DONE, Endpoint, ForwardedAnswer, Keep, SseEvent, SseFramer, StreamNames, StreamWriter,
+    write_event,
 };
 use futures_util::{StreamExt as _, stream, stream::BoxStream};
 use http::{HeaderValue, header};
+use http_body_util::BodyExt as _;
 use serde::Deserialize;
 use serde_json::Value;
 use tokens::Usage;
@@ -28,15 +29,15 @@ use crate::{
     credit::Search,
     error::ApiError,
     settings::Settings,
-    stream::unix_seconds,
-    upstream::{Failure, from_reqwest},
+    stream::origin,
+    upstream::{Failure, Reply},
     watch::Watched,
 };
 
 /// What is passed on as it comes, in bytes at most: hours of audio.
 const AUDIO_BYTES_MAX: usize = 1 << 30;
 
-type Upstream = BoxStream<'static, reqwest::Result<Bytes>>;
+type Upstream = BoxStream<'static, Result<Bytes, Failure>>;
 
 /// The members of an event that are read.
 #[derive(Default, Deserialize)]
@@ -89,14 +90,14 @@ impl Relay {
         asked: &Asked,
         charge: Charge,
         sold: Sold,
-        response: reqwest::Response,
+        response: Reply,
     ) -> Self {
         let app = asked.app.clone();
         Self {
             framer: SseFramer::new(app.settings.answer_bytes_max.min(AUDIO_BYTES_MAX)),
             watched: asked.watched.clone(),
             charge: Some(charge),
-            upstream: response.bytes_stream().boxed(),
+            upstream: response.into_body().into_data_stream().boxed(),
             endpoint,
             audio_alone: false,
             writer: None,
@@ -121,9 +122,7 @@ impl Relay {
         audio_alone: bool,
     ) -> Result<Response, (Failure, Option<Charge>)> {
         let names = StreamNames {
-            request_id: self.watched.request_id().to_string(),
-            created: unix_seconds(),
-            model: model.id.to_string(),
+            origin: origin(&self.watched, model),
             repeated: String::new(),
             keep: Keep::Nobody,
         };
@@ -174,7 +173,7 @@ impl Relay {
         }
         match tokio::time::timeout(limit, self.upstream.next()).await {
             Ok(Some(Ok(bytes))) => self.framer.push(bytes),
-            Ok(Some(Err(error))) => self.fail(from_reqwest(&error)),
+            Ok(Some(Err(failure))) => self.fail(failure),
             Ok(None) if self.finished || self.sold.unknown => self.complete(),
             Ok(None) => self.fail(Failure::Broken),
             Err(_) => self.fail(Failure::Timeout),
@@ -200,8 +199,7 @@ impl Relay {
                 return self.fail(Failure::Inside(Box::default()));
             }
             Ok(answer) => answer,
-            Err(DecodeError::Upstream(error)) => return self.fail(Failure::Inside(error)),
-            Err(error) => return self.fail(Failure::Garbage(error.to_string())),
+            Err(error) => return self.fail(error.into()),
         };
         if kind.ends_with(".done") || kind.ends_with(".completed") {
             self.finished = true;
@@ -372,16 +370,12 @@ pub(crate) struct Passing {
 ///
 /// # Errors
 /// [`Failure`].
-pub(crate) async fn first(
-    response: reqwest::Response,
-    settings: &Settings,
-) -> Result<Passing, Failure> {
-    let mut rest = response.bytes_stream().boxed();
+pub(crate) async fn first(response: Reply, settings: &Settings) -> Result<Passing, Failure> {
+    let mut rest = response.into_body().into_data_stream().boxed();
     let first = tokio::time::timeout(settings.first_byte_timeout, rest.next())
         .await
         .map_err(|_| Failure::Timeout)?
-        .ok_or(Failure::Broken)?
-        .map_err(|error| from_reqwest(&error))?;
+        .ok_or(Failure::Broken)??;
     Ok(Passing {
         first,
         rest,

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use axum::response::Response;
-use billing::{Charge, Prompt, RequestFacts};
+use billing::{Charge, Prompt};
 use bytes::Bytes;
 use dialect::{DecodeError, Endpoint, Forwarded, ForwardedAnswer, RequestLimits};
 use http::{HeaderValue, StatusCode, header};
@@ -26,7 +26,7 @@ use crate::{
     owned::owner,
     recording::Recording,
     targets::{Attempt, Missed},
-    upstream::{Failure, Passed},
+    upstream::{Failure, Passed, Reply},
 };
 
 /// Tokens that a model may put around what it reads.
@@ -63,11 +63,11 @@ impl Attempt for Job<'_> {
             path: self.path.below(),
             query: parts.uri.query().map(str::to_owned),
             headers: sent.headers,
-            body: sent.body.map(Into::into),
+            body: sent.body,
         };
         let response = match app.upstream.pass(&self.passage.provider, passed).await {
             Ok(response) => response,
-            Err(failure) => return Err(self.failed(failure, Some(charge))),
+            Err(failure) => return Err(Missed::failed(self.asked, failure, Some(charge))),
         };
         let status = response.status();
         let answered = match Kind::of(&response) {
@@ -79,7 +79,7 @@ impl Attempt for Job<'_> {
             }
             Kind::Events | Kind::Other if by_usage => {
                 let failure = Failure::Garbage("nothing that says what it took".into());
-                Err(self.failed(failure, Some(charge)))
+                Err(Missed::failed(self.asked, failure, Some(charge)))
             }
             Kind::Events | Kind::Other => self.bytes(charge, response).await,
         };
@@ -102,17 +102,8 @@ impl Job<'_> {
         let ask = self.ask(model)?;
         let price = &quoted.priced.price;
         let admitted = admit::hold(&app.ledger, &key.path, price, model, ask).await?;
-        let facts = RequestFacts {
-            request_id: watched.request_id(),
-            account_id: key.account_id,
-            key_id: key.key_id,
-            key_has_limit: key.has_limit(),
-            endpoint: ENDPOINT,
-            model: model.id.clone(),
-            provider: model.provider.name.clone(),
-            price_id: quoted.priced.id,
-            stream: self.said.stream(),
-        };
+        let stream = self.said.stream();
+        let facts = self.asked.facts(ENDPOINT, model, quoted.priced.id, stream);
         let arrived = watched.arrived();
         Ok(admitted
             .hold
@@ -187,19 +178,19 @@ impl Job<'_> {
         &self,
         model: &Model,
         mut charge: Charge,
-        response: reqwest::Response,
+        response: Reply,
         recording: &mut Option<Recording>,
     ) -> Result<Response, Missed> {
         let read = answer::read(response, &self.asked.app.settings).await;
         let body = match read {
             Ok(body) => body,
-            Err(failure) => return Err(self.failed(failure, Some(charge))),
+            Err(failure) => return Err(Missed::failed(self.asked, failure, Some(charge))),
         };
         self.write_down(&body).await?;
         let answer = if self.passage.rule.price == RulePrice::Usage {
             match self.take_in(model, &mut charge, &body) {
                 Ok(answer) => Some(answer),
-                Err(failure) => return Err(self.failed(failure, Some(charge))),
+                Err(failure) => return Err(Missed::failed(self.asked, failure, Some(charge))),
             }
         } else {
             None
@@ -256,7 +247,7 @@ impl Job<'_> {
         &self,
         model: &Model,
         charge: Charge,
-        response: reqwest::Response,
+        response: Reply,
     ) -> Result<Response, Missed> {
         let sold = Sold {
             pieces: Usage::default(),
@@ -266,16 +257,16 @@ impl Job<'_> {
         let relay = Relay::new(Endpoint::Chat, self.asked, charge, sold, response);
         match relay.open(model, false).await {
             Ok(response) => Ok(response),
-            Err((failure, charge)) => Err(self.failed(failure, charge)),
+            Err((failure, charge)) => Err(Missed::failed(self.asked, failure, charge)),
         }
     }
 
     /// What is no JSON, and costs what was known before: as it comes.
-    async fn bytes(&self, charge: Charge, response: reqwest::Response) -> Result<Response, Missed> {
+    async fn bytes(&self, charge: Charge, response: Reply) -> Result<Response, Missed> {
         let headers = response.headers().clone();
         let body = match relay::first(response, &self.asked.app.settings).await {
             Ok(body) => body,
-            Err(failure) => return Err(self.failed(failure, Some(charge))),
+            Err(failure) => return Err(Missed::failed(self.asked, failure, Some(charge))),
         };
         let settled = self.settle(charge).await?;
         let kind = headers.get(header::CONTENT_TYPE).cloned();
@@ -321,10 +312,5 @@ impl Job<'_> {
         let settled = answer::finish(app, charge, watched).await?;
         watched.succeeded();
         Ok(settled)
-    }
-
-    fn failed(&self, failure: Failure, charge: Option<Charge>) -> Missed {
-        self.asked.watched.upstream_failed(&failure);
-        Missed::Failed(failure, charge.map(Box::new))
     }
 }
