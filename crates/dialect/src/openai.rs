@@ -1,5 +1,6 @@
 //! OpenAI's dialect: the client's own, and that of every provider that followed it.
 
+mod alike;
 pub(crate) mod answer;
 pub(crate) mod chunk;
 mod cut;

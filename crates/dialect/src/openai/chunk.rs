@@ -59,7 +59,7 @@ pub(crate) fn report_bounded(report: &str) -> Option<Box<str>> {
 pub(crate) type Texts = SmallVec<[Text; 1]>;
 
 /// What was found in a chunk or an answer.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Found {
     pub(crate) texts: Texts,
     /// How many choices are in it; `None` when there is no such member.
@@ -72,6 +72,8 @@ pub(crate) struct Found {
     pub(crate) usage: Option<Range<usize>>,
     /// An error object or string, in place of an answer or beside it.
     pub(crate) error: Option<Range<usize>>,
+    /// A string that OpenAI adds so that nobody can tell texts by the length of their chunks.
+    pub(crate) filler: Option<Range<usize>>,
 }
 
 type Json<'a> = Option<&'a RawValue>;
@@ -87,6 +89,8 @@ struct RawChunk<'a> {
     error: Json<'a>,
     #[serde(borrow, default)]
     object: Json<'a>,
+    #[serde(borrow, default)]
+    obfuscation: Json<'a>,
 }
 
 #[derive(Deserialize)]
@@ -187,6 +191,10 @@ pub(crate) fn find(text: &str) -> Result<Found, DecodeError> {
     finder.found.usage = raw
         .usage
         .and_then(|usage| json::offset_in(text, usage.get()));
+    let filler = raw.obfuscation.map(RawValue::get);
+    finder.found.filler = filler
+        .filter(|filler| filler.starts_with('"'))
+        .and_then(|filler| json::offset_in(text, filler));
     let mut error = raw.error;
     if let Some(choices) = &raw.choices {
         finder.found.choices = u32::try_from(choices.len()).ok();

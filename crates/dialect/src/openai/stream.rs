@@ -6,6 +6,7 @@ use bytes::Bytes;
 use memchr::memmem::Finder;
 use tokens::Usage;
 
+use super::alike::Alike;
 use super::chunk::{self, Found, TextKind, text_at};
 use super::report::Counts;
 use crate::client::ChunkTemplate;
@@ -166,7 +167,7 @@ pub enum Ending {
     Cut,
 }
 
-/// Decodes one stream. Holds only counts between events.
+/// Decodes one stream. Holds only counts and one chunk between events.
 #[derive(Debug)]
 pub struct OpenAiDecoder {
     quirks: Arc<Quirks>,
@@ -175,6 +176,7 @@ pub struct OpenAiDecoder {
     counts: Option<Counts>,
     usage: Option<Result<Usage, UsageFault>>,
     template: Option<ChunkTemplate>,
+    alike: Alike,
     seen: u128,
     finished: u128,
     done: bool,
@@ -193,6 +195,7 @@ impl OpenAiDecoder {
             counts: None,
             usage: None,
             template: None,
+            alike: Alike::default(),
             seen: 0,
             finished: 0,
             done: false,
@@ -207,6 +210,12 @@ impl OpenAiDecoder {
     /// An event that is not a chunk of a chat stream. What came before stays valid.
     pub fn push(&mut self, event: SseEvent, out: &mut Vec<Delta>) -> Result<(), DecodeError> {
         if self.done {
+            return Ok(());
+        }
+        if event.event.is_none()
+            && let Some(found) = self.alike.read(&event.data)
+        {
+            self.give(event.data, found, None, out);
             return Ok(());
         }
         let data = event.data.trim_ascii();
@@ -243,15 +252,30 @@ impl OpenAiDecoder {
         if found.choices.unwrap_or(0) > 0 && self.template.is_none() {
             self.template = Some(ChunkTemplate::read(text));
         }
+        if usage.is_none() {
+            self.alike.remember(text, &found);
+        } else {
+            self.alike.forget();
+        }
+        self.give(event.data, found, usage, out);
+        Ok(())
+    }
+
+    fn give(
+        &mut self,
+        bytes: Bytes,
+        found: Found,
+        usage: Option<Box<ChunkUsage>>,
+        out: &mut Vec<Delta>,
+    ) {
         self.seen |= found.seen;
         self.finished |= found.finished;
         out.push(Delta::Chunk(Chunk {
-            bytes: event.data,
+            bytes,
             found,
             usage,
             prompt: None,
         }));
-        Ok(())
     }
 
     /// The last usage reported; an unusable last report is a fault, not the one before it.
