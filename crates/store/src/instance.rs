@@ -35,7 +35,7 @@ pub(crate) async fn pepper(backend: &Backend) -> Result<Pepper, StoreError> {
             "INSERT INTO instance (id, pepper, created_at) VALUES (1, ?, {now}) \
              ON CONFLICT (id) DO NOTHING",
         )
-        .bytes(&Pepper::random()?.0);
+        .bytes(Pepper::random()?.bytes());
         tx.link().run(insert).await?;
         found = tx.link().maybe(look()).await?;
     }
@@ -43,7 +43,7 @@ pub(crate) async fn pepper(backend: &Backend) -> Result<Pepper, StoreError> {
     let (bytes,) = found.ok_or_else(|| StoreError::Corrupt("no pepper".into()))?;
     let bytes = <[u8; 32]>::try_from(bytes)
         .map_err(|_| StoreError::Corrupt("a pepper has 32 bytes".into()))?;
-    Ok(Pepper(bytes))
+    Ok(Pepper::of(bytes))
 }
 
 impl Store {

@@ -25,7 +25,11 @@ pub(crate) struct Digest(pub(crate) [u8; 32]);
 
 /// 32 random bytes of this installation, without which a copy of the keys table is useless.
 #[derive(Clone)]
-pub(crate) struct Pepper(pub(crate) [u8; 32]);
+pub(crate) struct Pepper {
+    bytes: [u8; 32],
+    /// A MAC that has taken in the key: every digest begins as a copy of it.
+    mac: Hmac<Sha256>,
+}
 
 impl ApiKeySecret {
     /// A new secret: `sk-tw-`, 43 letters from 256 bits of the operating system's randomness,
@@ -81,27 +85,34 @@ impl Pepper {
     pub(crate) fn random() -> Result<Self, std::io::Error> {
         let mut bytes = [0_u8; 32];
         fill_random(&mut bytes)?;
-        Ok(Self(bytes))
+        Ok(Self::of(bytes))
     }
 
-    /// The digest under which `secret` is kept.
+    /// The pepper of these bytes.
     #[expect(
         clippy::expect_used,
         reason = "HMAC takes keys of every length; the error type serves other MACs"
     )]
+    pub(crate) fn of(bytes: [u8; 32]) -> Self {
+        let mac = Hmac::new_from_slice(&bytes).expect("HMAC takes any key length");
+        Self { bytes, mac }
+    }
+
+    /// Its bytes, to be kept.
+    pub(crate) const fn bytes(&self) -> &[u8; 32] {
+        &self.bytes
+    }
+
+    /// The digest under which `secret` is kept.
     pub(crate) fn digest(&self, secret: &str) -> Digest {
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes any key length");
+        let mut mac = self.mac.clone();
         mac.update(secret.as_bytes());
         Digest(mac.finalize().into_bytes().into())
     }
 
     /// The digest of several parts; none can be mistaken for a part of another.
-    #[expect(
-        clippy::expect_used,
-        reason = "HMAC takes keys of every length; the error type serves other MACs"
-    )]
     pub(crate) fn digest_of(&self, parts: &[&[u8]]) -> Digest {
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes any key length");
+        let mut mac = self.mac.clone();
         for part in parts {
             mac.update(&(part.len() as u64).to_be_bytes());
             mac.update(part);
@@ -221,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_digest_needs_its_pepper() {
-        let (a, b) = (Pepper([1; 32]), Pepper([2; 32]));
+        let (a, b) = (Pepper::of([1; 32]), Pepper::of([2; 32]));
         assert!(a.digest("x").same_as(&a.digest("x")));
         assert!(!a.digest("x").same_as(&b.digest("x")));
     }
