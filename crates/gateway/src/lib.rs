@@ -25,6 +25,7 @@ pub mod health;
 pub mod input;
 pub mod kept;
 pub mod learning;
+pub mod log;
 pub mod messages;
 pub mod metered;
 pub mod metrics;
