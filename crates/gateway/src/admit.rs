@@ -9,7 +9,7 @@ use billing::{BudgetId, Credits, Hold, Meter, Path, Price, Prompt, Reserved};
 use bytes::Bytes;
 use dialect::{ChatRequest, RequestLimits};
 use store::{Ledger, Shortfall};
-use tokens::{OFF_THREAD_BYTES_MIN, Part, PromptRules, Usage};
+use tokens::{OFF_THREAD_BYTES_MIN, Part, PromptRules, Tokenizer, Usage};
 
 use crate::{
     catalogue::Model,
@@ -319,6 +319,14 @@ fn has(
     request.parts().iter().filter(|part| is(part)).count()
 }
 
+/// Loads a vocabulary in the background when the first request that may be counted with it is here:
+/// one that is not used takes tens of megabytes.
+fn load_soon(tokenizer: Tokenizer) {
+    if tokenizer.begins_loading() {
+        tokio::task::spawn_blocking(move || tokenizer.warm_up());
+    }
+}
+
 /// Sets credits aside for a request.
 ///
 /// # Errors
@@ -330,6 +338,7 @@ pub async fn hold(
     model: &Model,
     mut ask: Ask,
 ) -> Result<Admitted, ApiError> {
+    load_soon(model.tokenizer);
     let permit = ledger.reserve()?;
     let deadline = Instant::now() + WAIT_MAX;
     let large = ask.body_bytes >= OFF_THREAD_BYTES_MIN;

@@ -158,7 +158,6 @@ pub async fn prepare_with(
     );
     let (cut, cut_streams) = watch::channel(false);
     let app = share(settings, catalogue, books, admin_key, cut_streams)?;
-    warm_up(&app);
     if let Err(error) = counting::load(&app).await {
         tracing::warn!(%error, "what was learned about tokenizers cannot be read now");
     }
@@ -229,17 +228,6 @@ fn bounds(settings: &Settings) -> Bounds {
         write_timeout: WRITE_TIMEOUT,
         grace: settings.shutdown_grace.saturating_add(CUT_GRACE),
     }
-}
-
-/// Loads the tokenizers in the background: the first request that counts does not wait for it.
-fn warm_up(app: &Shared) {
-    let mut tokenizers: Vec<_> = app.catalogue.models().iter().map(|m| m.tokenizer).collect();
-    tokenizers.dedup_by_key(|tokenizer| tokenizer.encoding());
-    tokio::task::spawn_blocking(move || {
-        for tokenizer in tokenizers {
-            tokenizer.warm_up();
-        }
-    });
 }
 
 /// Starts the demo provider where it was asked for, or where there would be nothing to serve.

@@ -1,6 +1,10 @@
 //! Encoding: a published vocabulary and the way it splits text.
 
-use std::{fmt, str::FromStr, sync::LazyLock};
+use std::{
+    fmt,
+    str::FromStr,
+    sync::{LazyLock, atomic::AtomicBool},
+};
 
 use bpe_openai::byte_pair_encoding::BytePairEncoding;
 use serde::{Deserialize, Serialize};
@@ -42,6 +46,16 @@ impl Encoding {
         match self {
             Self::O200kBase => *O200K,
             Self::Cl100kBase => *CL100K,
+        }
+    }
+
+    /// Whether somebody has begun to load the vocabulary.
+    pub(crate) fn loading_begun(self) -> &'static AtomicBool {
+        static O200K: AtomicBool = AtomicBool::new(false);
+        static CL100K: AtomicBool = AtomicBool::new(false);
+        match self {
+            Self::O200kBase => &O200K,
+            Self::Cl100kBase => &CL100K,
         }
     }
 

@@ -1,5 +1,7 @@
 //! Tokenizer: an encoding and a factor, counting whole texts in time linear in their bytes.
 
+use std::sync::atomic::Ordering;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{Encoding, TokensError, models};
@@ -121,6 +123,13 @@ impl Tokenizer {
     #[must_use]
     pub const fn with_factor(self, factor: Factor) -> Self {
         Self { factor, ..self }
+    }
+
+    /// True once for each vocabulary: for whoever asks first, who may [`warm_up`](Self::warm_up).
+    #[must_use]
+    pub fn begins_loading(&self) -> bool {
+        let begun = self.encoding.loading_begun();
+        !begun.load(Ordering::Relaxed) && !begun.swap(true, Ordering::Relaxed)
     }
 
     /// Loads the vocabulary, so that no request pays for it.
