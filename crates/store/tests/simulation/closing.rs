@@ -118,10 +118,11 @@ async fn a_request_that_ends_while_the_leases_are_given_back_is_booked() {
     let rig = rig(&weather).await;
     let charge = start_one(&rig).await;
     let ending = async {
-        // tidy: sleeps because the clock is the test's own: the last batch before the deadline is
-        // over, the one that gives the leases back is not begun.
+        // The last batch before the deadline is over, the one that gives the leases back not begun.
+        // tidy: sleeps because the clock is the test's own.
         tokio::time::sleep(Duration::from_millis(1_900)).await;
         weather.armed.store(true, Ordering::SeqCst);
+        // tidy: sleeps because the clock is the test's own.
         tokio::time::sleep(Duration::from_millis(600)).await;
         assert!(weather.seen.load(Ordering::SeqCst), "nothing is late");
         finish(charge);
