@@ -165,6 +165,14 @@ impl Drop for Program {
     }
 }
 
+/// The program `tollway` without any variable of this process, for its commands.
+#[must_use]
+pub fn tollway() -> Command {
+    let mut command = Command::new(built("tollway"));
+    command.env_clear().stdin(Stdio::null());
+    command
+}
+
 /// A program of ours: `…/deps/http-0123` stands beside `…/tollway`.
 ///
 /// # Panics

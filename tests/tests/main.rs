@@ -12,6 +12,7 @@ mod anthropic;
 mod bad_input;
 mod burst;
 mod canaries;
+mod commands;
 mod completions;
 mod counting;
 mod database;

@@ -59,6 +59,21 @@ pub enum Command {
         #[command(subcommand)]
         command: SettlementsCommand,
     },
+    /// Take prices out of a published table, into the file of own prices.
+    Prices {
+        /// What to do.
+        #[command(subcommand)]
+        command: PricesCommand,
+    },
+    /// Lay a provider's own export beside our charges; exit 1 where they differ.
+    Reconcile {
+        /// How to reach the gateway.
+        #[command(flatten)]
+        remote: Remote,
+        /// What to compare.
+        #[command(flatten)]
+        asked: ReconcileQuery,
+    },
     /// Check settings and provider files: one line for each mistake, exit 1 where there is one.
     CheckConfig(Flags),
 }
@@ -273,6 +288,57 @@ pub enum AccountsCommand {
         #[command(flatten)]
         page: PageFlags,
     },
+}
+
+/// What can be done with prices.
+#[derive(Subcommand)]
+pub enum PricesCommand {
+    /// Show what a published price table changes, amount by amount; `--yes` writes it into the file of
+    /// own prices, from a day on.
+    Update(UpdatePrices),
+}
+
+/// An update of prices.
+#[derive(Args, Clone)]
+pub struct UpdatePrices {
+    /// The table: litellm's model_prices_and_context_window.json, or genai-prices' data.py.
+    #[arg(long, value_name = "FILE")]
+    pub from: PathBuf,
+    /// Only this provider; may be there several times.
+    #[arg(long = "provider", value_name = "NAME")]
+    pub only: Vec<String>,
+    /// The day from which the prices hold, UTC [default: today].
+    #[arg(long, value_name = "DAY")]
+    pub valid_from: Option<String>,
+    /// Write it.
+    #[arg(long)]
+    pub yes: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Where the configuration is.
+    #[command(flatten)]
+    pub flags: Flags,
+}
+
+/// A comparison with a provider's own figures.
+#[derive(Args, Clone)]
+pub struct ReconcileQuery {
+    /// The provider, as it is called here.
+    #[arg(long, value_name = "NAME")]
+    pub provider: String,
+    /// Its export of usage or of costs: a CSV file of OpenAI's or Anthropic's.
+    #[arg(long, value_name = "FILE")]
+    pub file: PathBuf,
+    /// The first day, UTC [default: the first in the file].
+    #[arg(long, value_name = "DAY")]
+    pub from: Option<String>,
+    /// The day after the last, UTC [default: that after the last in the file].
+    #[arg(long, value_name = "DAY")]
+    pub to: Option<String>,
+    /// How much of the larger figure a difference may be, in percent, such as 0.5.
+    #[arg(long, value_name = "PERCENT", default_value = "0")]
+    pub tolerance: String,
 }
 
 /// What can be done with the charges of a month, straight on the database, while gateways run.

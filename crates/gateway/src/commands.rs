@@ -7,7 +7,9 @@ mod check_config;
 mod credits;
 mod database;
 mod keys;
+mod prices;
 mod print;
+mod reconcile;
 mod remote;
 mod serve;
 mod settlements;
@@ -75,6 +77,8 @@ pub async fn run(cli: Cli) -> ExitCode {
         Some(Command::Audit { flags, json }) => audit::run(&flags, json).await,
         Some(Command::Charges { command }) => charges::run(command).await,
         Some(Command::Settlements { command }) => settlements::run(command).await,
+        Some(Command::Prices { command }) => prices::run(command),
+        Some(Command::Reconcile { remote, asked }) => reconcile::run(&remote, &asked).await,
         Some(Command::CheckConfig(flags)) => check_config::run(&flags),
     };
     match result {

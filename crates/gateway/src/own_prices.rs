@@ -13,25 +13,26 @@ use crate::{
 };
 
 /// The largest file that is read, in bytes.
-const FILE_BYTES_MAX: u64 = 16 << 20;
+pub(crate) const FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// The file, as written.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct OwnPrices {
-    prices: Vec<OwnPrice>,
+pub(crate) struct OwnPrices {
+    /// What the operator pays.
+    pub(crate) prices: Vec<OwnPrice>,
     markups: Vec<MarkupFile>,
 }
 
 /// What the operator pays for a model, in place of what its provider file says.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct OwnPrice {
+pub(crate) struct OwnPrice {
     /// `provider/id`; `*` stands for any text.
-    model: String,
+    pub(crate) model: String,
     /// Absent: in place of every version of the provider file.
     #[serde(default)]
-    valid_from: Option<String>,
+    pub(crate) valid_from: Option<String>,
     price: Rates,
     #[serde(default)]
     price_tiers: Vec<TierFile>,
@@ -107,7 +108,8 @@ pub fn apply(
 }
 
 impl OwnPrice {
-    fn version(&self) -> Result<VersionFile, String> {
+    /// What it says, checked.
+    pub(crate) fn version(&self) -> Result<VersionFile, String> {
         let valid_from = match &self.valid_from {
             None => None,
             Some(text) => {

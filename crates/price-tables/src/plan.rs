@@ -171,6 +171,12 @@ impl Plan {
 }
 
 impl Provider {
+    /// True when the provider publishes the model of this id as free.
+    #[must_use]
+    pub fn is_free(&self, id: &str) -> bool {
+        matches_any(&self.free, id)
+    }
+
     /// True when the plan takes the model of this id.
     #[must_use]
     pub fn takes(&self, id: &str) -> bool {
