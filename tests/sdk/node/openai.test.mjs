@@ -4,7 +4,7 @@ import { test } from "node:test";
 import OpenAI from "openai";
 import { zodResponseFormat } from "openai/helpers/zod";
 import { z } from "zod";
-import { TOKEN, charges, credits, left, nanos, newKey, promptTokens, requests, url } from "./operator.mjs";
+import { TOKEN, charges, left, nanos, newKey, poorKey, read, rejection, requests, url } from "./operator.mjs";
 
 const ASK = [{ role: "user", content: "Tell me something nice." }];
 const CALL = [{ role: "user", content: "Please call the tool." }];
@@ -30,34 +30,12 @@ const connect = (key, more) => new OpenAI({ baseURL: `${url}/v1`, apiKey: key.se
 
 /** A client that can pay for its prompt and PAID tokens of output. */
 async function poor() {
-  const prompt = await promptTokens(await newKey(), { model: "mock", messages: ASK, stream: true });
-  const key = await newKey({ credits: credits((prompt + BigInt(PAID)) * TOKEN) });
+  const key = await poorKey({ model: "mock", messages: ASK, stream: true }, PAID);
   return [key, connect(key)];
 }
 
 const textOf = (chunks) =>
   chunks.flatMap((chunk) => chunk.choices.map((choice) => choice.delta.content ?? "")).join("");
-
-/** Reads a stream; gives what came and what was thrown, if anything. */
-async function read(stream) {
-  const chunks = [];
-  try {
-    for await (const chunk of await stream) chunks.push(chunk);
-  } catch (error) {
-    return [chunks, error];
-  }
-  return [chunks, undefined];
-}
-
-/** What a promise is rejected with; it must be of this class. */
-async function rejection(promise, kind) {
-  const error = await promise.then(
-    () => assert.fail("nothing was thrown"),
-    (error) => error,
-  );
-  assert(error instanceof kind, `${error?.constructor?.name}: ${error}`);
-  return error;
-}
 
 const chat = (client, more) => client.chat.completions.create({ model: "mock", messages: ASK, ...more });
 

@@ -77,3 +77,30 @@ export function nanos(text) {
 /** Nano-credits as decimal text. */
 export const credits = (amount) =>
   `${amount / 1_000_000_000n}.${(amount % 1_000_000_000n).toString().padStart(9, "0")}`;
+
+/** A key that can pay for the prompt of a chat and so many tokens of output. */
+export async function poorKey(body, paid) {
+  const prompt = await promptTokens(await newKey(), body);
+  return newKey({ credits: credits((prompt + BigInt(paid)) * TOKEN) });
+}
+
+/** Reads a stream; gives what came and what was thrown, if anything. */
+export async function read(stream) {
+  const chunks = [];
+  try {
+    for await (const chunk of await stream) chunks.push(chunk);
+  } catch (error) {
+    return [chunks, error];
+  }
+  return [chunks, undefined];
+}
+
+/** What a promise is rejected with; it must be of this class. */
+export async function rejection(promise, kind) {
+  const error = await promise.then(
+    () => assert.fail("nothing was thrown"),
+    (error) => error,
+  );
+  assert(error instanceof kind, `${error?.constructor?.name}: ${error}`);
+  return error;
+}
