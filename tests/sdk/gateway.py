@@ -56,6 +56,7 @@ OTHERS = {
     "mock-text": ("completions", 'prompt = "1", completion = "1"'),
     "mock-embed": ("embeddings", 'prompt = "1", completion = "0"'),
     "mock-moderate": ("moderations", 'request = "0.001"'),
+    "mock-rerank": ("rerank", 'search = "0.002"'),
     "mock-image": ("image_generations", 'image = "0.04"'),
     "mock-edit": ("image_edits", 'image = "0.04"'),
     "mock-speech": ("speech", 'character = "15"'),

@@ -9,7 +9,8 @@ use tests::{Books, Gateway, Plain, chat, streamed};
 /// The routes of clients as the program has them.
 const ROUTES: &str = include_str!("../../crates/gateway/src/app.rs");
 /// Those that cost nothing.
-const FREE: [&str; 11] = [
+const FREE: [&str; 12] = [
+    "/v1/responses/compact",
     "/v1/responses/input_tokens",
     "/v1/responses/{id}",
     "/v1/responses/{id}/input_items",

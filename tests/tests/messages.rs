@@ -95,12 +95,13 @@ async fn a_message_over_a_chat_model_is_charged_as_a_chat() {
         assert_eq!(
             answer.json(),
             json!({"id": id, "type": "message", "role": "assistant", "model": "m",
-                "content": [{"type": "text", "text": "Hello"}],
-                "stop_reason": "max_tokens", "stop_sequence": null,
+                "content": [{"type": "text", "text": "Hello", "citations": null}],
+                "stop_reason": "max_tokens", "stop_sequence": null, "stop_details": null, "container": null,
                 "usage": {"input_tokens": PROMPT_TOKENS, "cache_creation_input_tokens": 0,
                     "cache_read_input_tokens": 0,
                     "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0},
                     "output_tokens": 7, "output_tokens_details": {"thinking_tokens": 0},
+                    "inference_geo": null, "server_tool_use": null, "service_tier": null,
                     "cost": tokens_cost(PROMPT_TOKENS + 7),
                     "cost_details": {"prompt": tokens_cost(PROMPT_TOKENS), "completion": tokens_cost(7)}}})
         );
@@ -248,7 +249,7 @@ async fn a_stream_over_a_chat_model_has_anthropics_events() {
     assert_eq!(starts[2]["index"], 2);
     assert_eq!(
         starts[2]["content_block"],
-        json!({"type": "tool_use", "id": "c1", "name": "weather", "input": {}})
+        json!({"type": "tool_use", "id": "c1", "name": "weather", "input": {}, "caller": {"type": "direct"}})
     );
     let arguments: String = all
         .iter()

@@ -78,6 +78,13 @@ impl<'a> Body<'a> {
         &self.members
     }
 
+    /// Where a member's value is, also where it is `null`.
+    pub(crate) fn place(&self, name: &str) -> Option<Range<usize>> {
+        let mut members = self.members.iter().rev();
+        let member = members.find(|member| member.name == name)?;
+        Some(member.value.clone())
+    }
+
     /// Where a member's value is; the last one where it is given twice. `null` counts as absent.
     pub(crate) fn span(&self, name: &str) -> Option<Range<usize>> {
         let mut members = self.members.iter().rev();

@@ -49,9 +49,11 @@ pub struct Pieces {
 #[derive(Clone, Debug)]
 pub struct Forwarded<'a> {
     text: &'a str,
-    model_at: Range<usize>,
+    /// `None` where the body does not name it.
+    model_at: Option<Range<usize>>,
     model: Cow<'a, str>,
     stream: bool,
+    stream_format_at: Option<Range<usize>>,
     texts: Vec<Read<'a>>,
     tokens: u64,
     inputs: u64,
@@ -97,12 +99,16 @@ impl<'a> Forwarded<'a> {
         limits: &RequestLimits,
     ) -> Result<Self, RequestError> {
         let body = Body::read(body, limits, READ, &TEXTS)?;
-        let model_at = body.span("model").unwrap_or_default();
+        let model = match usual_model(endpoint).filter(|_| body.get("model").is_none()) {
+            Some(usual) => Cow::Borrowed(usual),
+            None => body.model(limits)?,
+        };
         let mut request = Self {
             text: body.text(),
-            model: body.model(limits)?,
-            model_at,
+            model,
+            model_at: body.place("model"),
             stream: body.stream(),
+            stream_format_at: body.place("stream_format"),
             texts: Vec::new(),
             tokens: 0,
             inputs: 1,
@@ -139,8 +145,9 @@ impl<'a> Forwarded<'a> {
         Ok(Self {
             text: body.text(),
             model: body.model(limits)?,
-            model_at: body.span("model").unwrap_or_default(),
+            model_at: body.place("model"),
             stream: body.stream(),
+            stream_format_at: None,
             texts: vec![Read {
                 text: Cow::Borrowed(body.text()),
                 times: 1,
@@ -349,19 +356,49 @@ impl<'a> Forwarded<'a> {
     /// The body with the provider's name of the model; every other byte as the client sent it.
     #[must_use]
     pub fn encode(&self, upstream_model: &str) -> Bytes {
-        let mut splice = Splice::default();
-        splice.replace(self.model_at.clone(), json::quote(upstream_model));
+        Bytes::from(self.named(upstream_model).apply(self.text))
+    }
+
+    /// The same, asking for audio as events, whatever the client asked for.
+    #[must_use]
+    pub fn encode_as_events(&self, upstream_model: &str) -> Bytes {
+        let mut splice = self.named(upstream_model);
+        match &self.stream_format_at {
+            Some(at) => splice.replace(at.clone(), r#""sse""#.to_owned()),
+            None => splice.insert(self.inside(), r#""stream_format":"sse","#.to_owned()),
+        }
         Bytes::from(splice.apply(self.text))
     }
 
-    /// The same, with one more member, given as it is written: `"name":value`. One of that name that
-    /// the client sent is not looked for: the last counts.
-    #[must_use]
-    pub fn encode_with(&self, upstream_model: &str, member: &str) -> Bytes {
+    fn named(&self, upstream_model: &str) -> Splice<'_> {
         let mut splice = Splice::default();
-        splice.replace(self.model_at.clone(), json::quote(upstream_model));
-        splice.insert(self.model_at.end, format!(",{member}"));
-        Bytes::from(splice.apply(self.text))
+        let model = json::quote(upstream_model);
+        match &self.model_at {
+            Some(at) => splice.replace(at.clone(), model),
+            None => splice.insert(self.inside(), format!(r#""model":{model},"#)),
+        }
+        splice
+    }
+
+    /// The place of a first member. The object is not empty: it says what is to be read.
+    fn inside(&self) -> usize {
+        self.text.len() - self.text.trim_ascii_start().len() + 1
+    }
+}
+
+/// The model that is meant where none is named. Source: OpenAI's API reference.
+const fn usual_model(endpoint: Endpoint) -> Option<&'static str> {
+    match endpoint {
+        Endpoint::Moderations => Some("omni-moderation-latest"),
+        Endpoint::ImageGenerations => Some("dall-e-2"),
+        Endpoint::ImageEdits => Some("gpt-image-1.5"),
+        Endpoint::Chat
+        | Endpoint::Completions
+        | Endpoint::Embeddings
+        | Endpoint::Rerank
+        | Endpoint::Speech
+        | Endpoint::Transcriptions
+        | Endpoint::Translations => None,
     }
 }
 
@@ -389,6 +426,46 @@ mod tests {
         assert_eq!(bytes(&request), 2);
         let sent = String::from_utf8(request.encode("real \"m\"").to_vec()).unwrap();
         assert_eq!(sent, json.replace(r#""m""#, r#""real \"m\"""#));
+    }
+
+    #[test]
+    fn audio_is_asked_for_as_events_whatever_the_client_says() {
+        for (json, expected) in [
+            (
+                r#"{"model":"m","input":"a"}"#,
+                r#"{"stream_format":"sse","model":"real","input":"a"}"#,
+            ),
+            (
+                r#"{"model":"m","input":"a","stream_format":"audio"}"#,
+                r#"{"model":"real","input":"a","stream_format":"sse"}"#,
+            ),
+        ] {
+            let request = parse(Endpoint::Speech, json).unwrap();
+            assert_eq!(request.encode_as_events("real"), expected);
+        }
+    }
+
+    #[test]
+    fn where_no_model_is_named_the_usual_one_is_meant() {
+        let sent = |json: &str| {
+            let request = parse(Endpoint::Moderations, json).unwrap();
+            assert_eq!(request.model(), "omni-moderation-latest");
+            String::from_utf8(request.encode("real").to_vec()).unwrap()
+        };
+        assert_eq!(
+            sent(r#" {"input":"a"}"#),
+            r#" {"model":"real","input":"a"}"#
+        );
+        assert_eq!(
+            sent(r#"{"model":null,"input":"a"}"#),
+            r#"{"model":"real","input":"a"}"#
+        );
+        let json = r#"{"prompt":"a"}"#;
+        assert_eq!(
+            parse(Endpoint::ImageEdits, json).unwrap().model(),
+            "gpt-image-1.5"
+        );
+        assert!(parse(Endpoint::Embeddings, r#"{"input":"a"}"#).is_err());
     }
 
     #[test]

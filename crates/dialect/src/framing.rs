@@ -31,6 +31,16 @@ impl Framing {
         names.iter().any(|name| kind.eq_ignore_ascii_case(name))
     }
 
+    /// What a request for a stream says it takes: some providers stream only then. Refusals are JSON.
+    #[must_use]
+    pub const fn accepted(self) -> &'static str {
+        match self {
+            Self::Sse => "text/event-stream, application/json;q=0.9",
+            Self::Lines => "application/x-ndjson, application/json;q=0.9",
+            Self::AwsEventStream => "application/vnd.amazon.eventstream, application/json;q=0.9",
+        }
+    }
+
     /// A framer that refuses an event of more than `event_bytes_max` bytes.
     #[must_use]
     pub fn framer(self, event_bytes_max: usize) -> Framer {

@@ -16,6 +16,8 @@ use crate::sse::write_event;
 pub struct StreamNames {
     /// Its id is the gateway's of the request, `req_…`.
     pub origin: Origin,
+    /// The time now, in Unix seconds: asked when an answer is complete.
+    pub clock: fn() -> u64,
     /// What a response repeats of its request; empty for other dialects.
     pub repeated: String,
     /// Who keeps it: somebody, and [`StreamWriter::kept`] gives it out once it is over.

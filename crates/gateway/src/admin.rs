@@ -15,11 +15,13 @@ mod tests;
 
 use axum::{
     Router,
-    middleware::from_extractor_with_state,
+    extract::{FromRequestParts as _, Request, State},
+    middleware::{Next, from_fn_with_state},
+    response::{IntoResponse as _, Response},
     routing::{get, post},
 };
 
-use crate::{app::Shared, auth::Admin, error::ApiError};
+use crate::{app::Shared, auth::Admin, body, error::ApiError};
 
 /// The routes below `/admin/v1`.
 pub fn router(app: Shared) -> Router<Shared> {
@@ -45,8 +47,21 @@ pub fn router(app: Shared) -> Router<Shared> {
         .route("/factors", get(factors::list))
         .route("/providers", get(served::providers))
         // Set here, so that the layer below is around it too.
-        .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
+        .method_not_allowed_fallback(wrong_method)
         // A layer, not an argument of each handler: no new route can forget it. It also runs
         // before a body is read.
-        .layer(from_extractor_with_state::<Admin, Shared>(app))
+        .layer(from_fn_with_state(app, with_the_admin_key))
+}
+
+async fn wrong_method(request: Request) -> ApiError {
+    body::refuse(request.into_body(), ApiError::MethodNotAllowed).await
+}
+
+/// Lets the operator's requests through; what others send is thrown away.
+async fn with_the_admin_key(State(app): State<Shared>, request: Request, next: Next) -> Response {
+    let (mut parts, body) = request.into_parts();
+    match Admin::from_request_parts(&mut parts, &app).await {
+        Ok(_) => next.run(Request::from_parts(parts, body)).await,
+        Err(error) => body::refuse(body, error).await.into_response(),
+    }
 }

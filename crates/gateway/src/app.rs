@@ -7,7 +7,7 @@ use axum::{
     extract::{Request, State},
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
-    routing::{get, post},
+    routing::{any, get, post},
 };
 use billing::RequestId;
 use dialect::{ClientDialect, Endpoint};
@@ -90,6 +90,8 @@ pub fn router(app: Shared) -> Router {
             get(responses::input_items),
         )
         .route("/v1/responses/{id}/cancel", post(responses::cancel))
+        // A word of OpenAI's where an id would stand: the path is what is unknown, not the method.
+        .route("/v1/responses/compact", any(passthrough::unknown_path))
         .route("/v1/messages", post(messages::create))
         .route("/v1/messages/count_tokens", post(messages::count))
         .route(

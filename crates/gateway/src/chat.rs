@@ -26,7 +26,7 @@ use crate::{
     kept::{Conversation, Keeping},
     metered::MeteredBody,
     recording::Recording,
-    stream::{Stream, origin},
+    stream::{Stream, origin, unix_seconds},
     targets::{self, Missed},
     upstream::{Failure, Reply},
 };
@@ -270,7 +270,7 @@ impl Attempt<'_> {
         let ask = self.ask(price)?;
         let mut admitted = admit::hold(&app.ledger, &key.path, price, self.model, ask).await?;
         admitted.meter = admitted.meter.with_offer(quoted.offer);
-        let wire = self.encode(&admitted)?;
+        let wire = self.wire(&admitted)?;
         let clamped = admitted.clamped;
         let charge = self.start(admitted, quoted.priced.id)?;
         if let Some(recording) = recording {
@@ -327,6 +327,14 @@ impl Attempt<'_> {
         Ok(ask.searching(searches.most, self.model))
     }
 
+    fn wire(&self, admitted: &Admitted) -> Result<WireRequest, ApiError> {
+        let mut wire = self.encode(admitted)?;
+        if self.request.stream() {
+            wire.accept(self.model.provider.dialect.framing());
+        }
+        Ok(wire)
+    }
+
     fn encode(&self, admitted: &Admitted) -> Result<WireRequest, ApiError> {
         let edit = Edit {
             upstream_model: &self.model.upstream_id,
@@ -381,6 +389,7 @@ impl Attempt<'_> {
     fn names(&self, keep: Keep) -> StreamNames {
         StreamNames {
             origin: origin(&self.watched, self.model),
+            clock: unix_seconds,
             repeated: self.first.repeated(keep),
             keep,
         }

@@ -156,6 +156,11 @@ impl Form {
         let boundary = format!("tollway-{}", Uuid::now_v7().simple());
         let bytes: usize = self.parts.iter().map(|part| part.bytes.len() + 256).sum();
         let mut body = BytesMut::with_capacity(bytes + 64);
+        if self.parts.iter().all(|part| part.name != "model") {
+            let head =
+                format!("--{boundary}\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\n");
+            body.put(format!("{head}{upstream_model}\r\n").as_bytes());
+        }
         for part in &self.parts {
             let mut head = format!(
                 "--{boundary}\r\nContent-Disposition: form-data; name=\"{}\"",

@@ -11,7 +11,7 @@ use axum::{
     routing::{MethodRouter, post},
 };
 use billing::{Charge, Settled};
-use dialect::{Endpoint, Forwarded, ForwardedAnswer, RequestLimits, WireRequest};
+use dialect::{Endpoint, Forwarded, ForwardedAnswer, Framing, RequestLimits, WireRequest};
 use http::{HeaderName, HeaderValue, header};
 
 use self::{
@@ -176,16 +176,18 @@ impl Job<'_> {
                 headers.push((header::CONTENT_TYPE.to_string(), written.content_type));
                 written.body
             }
-            None if as_events => self
-                .request
-                .encode_with(&model.upstream_id, r#""stream_format":"sse""#),
+            None if as_events => self.request.encode_as_events(&model.upstream_id),
             None => self.request.encode(&model.upstream_id),
         };
-        WireRequest {
+        let mut wire = WireRequest {
             path: provider.path(self.endpoint).to_owned(),
             headers,
             body,
+        };
+        if as_events || self.request.stream() {
+            wire.accept(Framing::Sse);
         }
+        wire
     }
 
     /// An answer that is JSON, with its bill.

@@ -104,14 +104,17 @@ fn parameters(route: &Route) -> Vec<Value> {
         || json!({"name": "id", "in": "path", "required": true, "schema": {"type": "string"}}),
     );
     let query = route.query.iter().map(|(name, description)| {
-        let integer = *name == "limit";
+        let schema = match *name {
+            "limit" => json!({"type": "integer", "minimum": 1, "maximum": 1000}),
+            _ => json!({"type": "string"}),
+        };
         json!({
             "name": name,
             "in": "query",
             // The one parameter without which there is no answer: /v1/generation?id=…
             "required": *name == "id",
             "description": description,
-            "schema": {"type": if integer { "integer" } else { "string" }},
+            "schema": schema,
         })
     });
     let header = route.repeatable.then(|| {

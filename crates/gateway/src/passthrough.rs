@@ -18,6 +18,7 @@ use crate::{
     admit,
     app::Shared,
     arrival::{self, Asked},
+    body,
     catalogue::{self, Model, Provider},
     chat,
     error::ApiError,
@@ -93,7 +94,7 @@ async fn pass(app: Shared, request: Request, nowhere: ApiError) -> Result<Respon
     let path = PlainPath::read(request.uri().path());
     let fits = path.is_some_and(|path| !fitting(&app, request.method(), &path).is_empty());
     if !fits {
-        return Err(nowhere);
+        return Err(body::refuse(request.into_body(), nowhere).await);
     }
     arrival::serve(app, ENDPOINT, request, |_| Ok(()), run).await
 }

@@ -541,7 +541,7 @@ pub(crate) fn origin(watched: &Watched, model: &Model) -> Origin {
 }
 
 /// For what must say when it was made and whose provider does not.
-fn unix_seconds() -> u64 {
+pub(crate) fn unix_seconds() -> u64 {
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |age| age.as_secs())

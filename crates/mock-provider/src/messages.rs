@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::chunk::json_text;
+use crate::reply::{sample, sample_arguments};
 use crate::script::{Script, Step, Wait};
 use crate::words::Passage;
 
@@ -165,18 +166,32 @@ pub(crate) fn sensible(body: &Value, pause: Duration) -> Script {
     let most = body["max_tokens"].as_u64().unwrap_or(0);
     let prompt = prompt_tokens(body);
     if let Some(name) = called_tool(body) {
+        let arguments = arguments(body, name);
         let script = match body["stream"].as_bool() {
             Some(true) => Script::new()
                 .message_start(&usage(prompt, 1))
-                .uses_tool(0, "toolu_mock", name, r#"{"city":"Bern","days":3}"#)
+                .uses_tool(0, "toolu_mock", name, &arguments.to_string())
                 .message_ends("tool_use", &usage(prompt, 5)),
             Some(false) | None => {
                 let call = json!({"type": "tool_use", "id": "toolu_mock", "name": name,
-                    "input": {"city": "Bern", "days": 3}});
+                    "input": arguments, "caller": {"type": "direct"}});
                 Script::new().raw(message(&[call], "tool_use", prompt, 5))
             }
         };
         return script;
+    }
+    if let Some(schema) = body["output_config"]["format"].get("schema") {
+        let text = sample(schema).to_string();
+        return match body["stream"].as_bool() {
+            Some(true) => Script::new()
+                .message_start(&usage(prompt, 1))
+                .says(0, &[&text])
+                .message_ends("end_turn", &usage(prompt, 5)),
+            Some(false) | None => {
+                let said = json!({"type": "text", "text": text, "citations": null});
+                Script::new().raw(message(&[said], "end_turn", prompt, 5))
+            }
+        };
     }
     let count = most.min(WORDS);
     let reason = if most < WORDS {
@@ -194,14 +209,17 @@ pub(crate) fn sensible(body: &Value, pause: Duration) -> Script {
     }
     let passage = Passage::new(0, Some(count));
     let text: String = (0..count).map_while(|place| passage.get(place)).collect();
-    let said = json!({"type": "text", "text": text});
+    let said = json!({"type": "text", "text": text, "citations": null});
     Script::new().raw(message(&[said], reason, prompt, count))
 }
 
 fn message(content: &[Value], reason: &str, prompt: u64, output: u64) -> String {
-    let usage: Value = json!({"input_tokens": prompt, "output_tokens": output});
+    let usage: Value = json!({"input_tokens": prompt, "output_tokens": output, "cache_creation": null,
+        "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0, "inference_geo": null,
+        "output_tokens_details": null, "server_tool_use": null, "service_tier": "standard"});
     json!({"id": "msg_mock", "type": "message", "role": "assistant", "model": "claude-mock",
-        "content": content, "stop_reason": reason, "stop_sequence": null, "usage": usage})
+        "content": content, "stop_reason": reason, "stop_sequence": null, "stop_details": null,
+        "container": null, "usage": usage})
     .to_string()
 }
 
@@ -209,27 +227,40 @@ fn usage(prompt: u64, output: u64) -> String {
     format!(r#"{{"input_tokens":{prompt},"output_tokens":{output}}}"#)
 }
 
+/// Arguments that fit the tool; a journey's are the usual ones.
+fn arguments(body: &Value, name: &str) -> Value {
+    let tools = body["tools"].as_array();
+    let tool = tools.and_then(|tools| tools.iter().find(|tool| tool["name"] == name));
+    let schema = tool.map_or(&Value::Null, |tool| &tool["input_schema"]);
+    if schema["properties"].is_object() && schema["properties"]["city"].is_null() {
+        return sample_arguments(schema);
+    }
+    json!({"city": "Bern", "days": 3})
+}
+
 /// The words of all texts and three for each message, as this provider counts everywhere.
 fn prompt_tokens(body: &Value) -> u64 {
     let list = body["messages"].as_array();
     let messages = list.map_or(&[][..], Vec::as_slice);
-    let texts = messages
-        .iter()
-        .flat_map(|message| message["content"].as_array().into_iter().flatten())
-        .filter_map(|block| block["text"].as_str());
+    let texts = messages.iter().flat_map(texts_of);
     let words: usize = texts.map(|text| text.split_whitespace().count()).sum();
     let all = words.saturating_add(messages.len().saturating_mul(3));
     u64::try_from(all).unwrap_or(u64::MAX)
 }
 
+/// The texts of a message, whose content may be one text.
+fn texts_of(message: &Value) -> impl Iterator<Item = &str> {
+    let content = &message["content"];
+    let blocks = content.as_array().into_iter().flatten();
+    let texts = blocks.filter_map(|block| block["text"].as_str());
+    content.as_str().into_iter().chain(texts)
+}
+
 fn called_tool(body: &Value) -> Option<&str> {
     let first = body["tools"].get(0)?["name"].as_str()?;
     let choice = &body["tool_choice"];
-    let last = body["messages"].as_array()?.last()?["content"]
-        .as_array()?
-        .last()?["text"]
-        .as_str()
-        .unwrap_or_default();
+    let last = body["messages"].as_array()?.last()?;
+    let last = texts_of(last).last().unwrap_or_default();
     match choice["type"].as_str() {
         Some("tool") => choice["name"].as_str(),
         Some("any") => Some(first),

@@ -33,18 +33,33 @@ pub(crate) fn sensible(asked: &Asked<'_>, shape: Shape, pause: Duration) -> Scri
     let most = asked.tokens_max().unwrap_or(u64::MAX);
     if asked.wants_json() {
         let kept = usize::try_from(most).unwrap_or(usize::MAX);
-        let pieces: Vec<String> = JSON_PIECES
-            .map(str::to_owned)
-            .into_iter()
-            .take(kept)
-            .collect();
-        let end = finish(most, u64::try_from(JSON_PIECES.len()).unwrap_or(0));
+        let mut pieces = json_pieces(asked.schema());
+        let end = finish(most, u64::try_from(pieces.len()).unwrap_or(0));
+        pieces.truncate(kept);
         let script = Script::new().role().own_words(pieces, pause, false);
         return script.finish(end).usage().done();
     }
     let (passage, end) = passage(asked);
     let script = Script::new().role().passage(passage, pause);
     script.finish(end).usage().done()
+}
+
+/// The usual JSON where it fits the schema, else what does.
+fn json_pieces(schema: Option<&Value>) -> Vec<String> {
+    match schema.filter(|schema| !takes_the_answer(schema)) {
+        Some(schema) => vec![sample(schema).to_string()],
+        None => JSON_PIECES.map(str::to_owned).to_vec(),
+    }
+}
+
+/// Whether `{"answer":"yes"}` fits, as far as schemas are read here.
+fn takes_the_answer(schema: &Value) -> bool {
+    let answer = &schema["properties"]["answer"];
+    let required = schema["required"].as_array();
+    !schema["properties"].is_object()
+        || (answer["type"] == "string"
+            && answer["enum"].is_null()
+            && required.is_none_or(|names| names.iter().all(|name| name == "answer")))
 }
 
 /// The words of an answer within its limit, and the finish reason that follows from it.
@@ -78,7 +93,7 @@ fn call(function: &Function) -> Script {
 }
 
 /// Arguments that fit a JSON schema's required properties, or all where none is required.
-fn sample_arguments(schema: &Value) -> Value {
+pub(crate) fn sample_arguments(schema: &Value) -> Value {
     let empty = Map::new();
     let properties = schema["properties"].as_object().unwrap_or(&empty);
     let required = schema["required"].as_array();
@@ -90,8 +105,8 @@ fn sample_arguments(schema: &Value) -> Value {
         .collect()
 }
 
-/// One level deep: enough to be valid for the schemas of tests.
-fn sample(schema: &Value) -> Value {
+/// Valid for the schemas of tests: nothing is followed that a reference points at.
+pub(crate) fn sample(schema: &Value) -> Value {
     if let Some(first) = schema["enum"].as_array().and_then(|values| values.first()) {
         return first.clone();
     }
@@ -99,7 +114,7 @@ fn sample(schema: &Value) -> Value {
         Some("integer" | "number") => Value::from(1),
         Some("boolean") => Value::from(true),
         Some("array") => Value::Array(Vec::new()),
-        Some("object") => Value::Object(Map::new()),
+        Some("object") => sample_arguments(schema),
         Some("null") => Value::Null,
         Some(_) | None => Value::from("demo"),
     }
@@ -117,6 +132,24 @@ mod tests {
             assert_eq!(tokens.encode_ordinary(&text).len(), kept, "{text}");
         }
         assert!(serde_json::from_str::<Value>(&JSON_PIECES.concat()).is_ok());
+    }
+
+    #[test]
+    fn json_fits_the_schema() {
+        let said = |schema: Value| json_pieces(Some(&schema)).concat();
+        let usual = JSON_PIECES.concat();
+        let schema = |name: &str, kind: Value| serde_json::json!({"type": "object", "properties": {name: kind}, "required": [name]});
+        assert_eq!(json_pieces(None).concat(), usual);
+        assert_eq!(
+            said(schema("answer", serde_json::json!({"type": "string"}))),
+            usual
+        );
+        let status = schema("status", serde_json::json!({"enum": ["ok"]}));
+        assert_eq!(said(status.clone()), r#"{"status":"ok"}"#);
+        assert_eq!(
+            said(schema("inner", status)),
+            r#"{"inner":{"status":"ok"}}"#
+        );
     }
 
     #[test]

@@ -81,6 +81,14 @@ pub(crate) struct Function {
 struct ResponseFormat {
     #[serde(default, rename = "type")]
     kind: String,
+    #[serde(default)]
+    json_schema: Option<NamedSchema>,
+}
+
+#[derive(Debug, Deserialize)]
+struct NamedSchema {
+    #[serde(default)]
+    schema: Value,
 }
 
 impl Content<'_> {
@@ -129,6 +137,12 @@ impl Asked<'_> {
         self.response_format
             .as_ref()
             .is_some_and(|format| matches!(&*format.kind, "json_object" | "json_schema"))
+    }
+
+    /// The schema that the JSON is to fit.
+    pub(crate) fn schema(&self) -> Option<&Value> {
+        let named = self.response_format.as_ref()?.json_schema.as_ref()?;
+        Some(&named.schema)
     }
 
     /// The function to call: only when the client insists, or the last message says so in words.

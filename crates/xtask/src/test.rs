@@ -29,7 +29,7 @@ pub(crate) struct Arguments {
     /// A step, or the beginning of the names of several (`sdk`), with what it needs; may be there several times.
     #[arg(long, value_name = "STEP", value_parser = Step::names_beginning_with)]
     only: Vec<&'static str>,
-    /// Leave out the SDKs, which take downloads.
+    /// Leave out the SDKs and other people's tests, which take downloads.
     #[arg(long)]
     fast: bool,
 }

@@ -4,13 +4,13 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use serde::Deserialize;
-use tokens::Usage;
+use tokens::{Usage, UsageSource};
 
-use crate::client::{Bill, splice_bill};
+use crate::client::{Bill, set_usage, splice_bill, usage_json};
 use crate::counts::{Json, count, inner, object, wide};
 use crate::endpoint::Endpoint;
 use crate::error::{DecodeError, UpstreamError, UsageFault};
-use crate::json;
+use crate::json::{self, Splice};
 use crate::openai::report_text;
 use crate::service_tier;
 
@@ -25,6 +25,7 @@ const ELSEWHERE: [[&str; 2]; 3] = [
 /// An answer that is JSON, with the bytes as the provider sent them.
 #[derive(Debug)]
 pub struct ForwardedAnswer {
+    endpoint: Endpoint,
     bytes: Bytes,
     usage: Option<Result<Usage, UsageFault>>,
     /// The object that it was read from.
@@ -124,6 +125,7 @@ impl ForwardedAnswer {
             }))
         });
         Ok(Self {
+            endpoint,
             usage,
             usage_at,
             top,
@@ -161,14 +163,64 @@ impl ForwardedAnswer {
     /// be trusted; every other byte stays.
     #[must_use]
     pub fn with_bill(&self, bill: &Bill<'_>) -> Bytes {
-        let reported = self.usage.is_some_and(|usage| usage.is_ok());
-        splice_bill(self.text(), self.top.clone().filter(|_| reported), bill)
+        let reported =
+            self.usage.is_some_and(|usage| usage.is_ok()) && bill.source == UsageSource::Reported;
+        if let Some(top) = self.top.clone().filter(|_| reported) {
+            return splice_bill(self.text(), Some(top), bill);
+        }
+        let mut splice = Splice::default();
+        set_usage(
+            self.text(),
+            composed_usage(self.endpoint, bill),
+            &mut splice,
+        );
+        Bytes::from(splice.apply(self.text()))
     }
 
     fn text(&self) -> &str {
         // Checked when it was decoded.
         std::str::from_utf8(&self.bytes).unwrap_or_default()
     }
+}
+
+/// A usage object with the cost, of the shape that the endpoint has at OpenAI: its SDKs check it.
+fn composed_usage(endpoint: Endpoint, bill: &Bill<'_>) -> String {
+    let usage = bill.usage;
+    let (read, made) = (usage.prompt_total(), usage.completion_total());
+    let tokens = |details: &str| {
+        format!(
+            r#""input_tokens":{read},{details}"output_tokens":{made},"total_tokens":{}"#,
+            usage.total()
+        )
+    };
+    let images = usage.image_prompt;
+    let counts = match endpoint {
+        Endpoint::ImageGenerations | Endpoint::ImageEdits => {
+            let text = read.saturating_sub(images);
+            let details = format!(
+                r#""input_tokens_details":{{"text_tokens":{text},"image_tokens":{images}}},"#
+            );
+            format!(r#"{},"images":{}"#, tokens(&details), usage.images)
+        }
+        Endpoint::Transcriptions | Endpoint::Translations if usage.milliseconds > 0 => {
+            let (whole, rest) = (usage.milliseconds / 1000, usage.milliseconds % 1000);
+            format!(r#""type":"duration","seconds":{whole}.{rest:03}"#)
+        }
+        Endpoint::Transcriptions | Endpoint::Translations => {
+            format!(r#""type":"tokens",{}"#, tokens(""))
+        }
+        Endpoint::Speech => tokens(""),
+        Endpoint::Chat
+        | Endpoint::Completions
+        | Endpoint::Embeddings
+        | Endpoint::Moderations
+        | Endpoint::Rerank => return usage_json(bill),
+    };
+    let details = bill
+        .cost_details
+        .map(|details| format!(r#","cost_details":{}"#, details.get()))
+        .unwrap_or_default();
+    format!(r#"{{{counts},"cost":{}{details}}}"#, json::quote(bill.cost))
 }
 
 /// Reads a usage object; `None` when it says nothing.
@@ -311,8 +363,6 @@ fn milliseconds(json: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use tokens::UsageSource;
-
     use super::*;
 
     fn decode(endpoint: Endpoint, json: &str) -> ForwardedAnswer {
@@ -381,6 +431,50 @@ mod tests {
                 ..none
             },
         );
+    }
+
+    #[test]
+    fn usage_that_nobody_reported_has_the_endpoints_shape() {
+        let usage = Usage {
+            prompt: 3,
+            image_prompt: 4,
+            images: 2,
+            ..Usage::default()
+        };
+        let heard = Usage {
+            milliseconds: 2_050,
+            ..Usage::default()
+        };
+        let written = |endpoint, usage: &Usage| {
+            let bill = Bill {
+                usage,
+                source: UsageSource::Counted,
+                cost: "0.1",
+                cost_details: None,
+            };
+            let answer = decode(endpoint, r#"{"a":1}"#);
+            String::from_utf8(answer.with_bill(&bill).to_vec()).unwrap()
+        };
+        for (endpoint, usage, expected) in [
+            (
+                Endpoint::ImageEdits,
+                &usage,
+                r#""input_tokens":7,"input_tokens_details":{"text_tokens":3,"image_tokens":4},"output_tokens":0,"total_tokens":7,"images":2"#,
+            ),
+            (
+                Endpoint::Transcriptions,
+                &heard,
+                r#""type":"duration","seconds":2.050"#,
+            ),
+            (
+                Endpoint::Transcriptions,
+                &usage,
+                r#""type":"tokens","input_tokens":7,"output_tokens":0,"total_tokens":7"#,
+            ),
+        ] {
+            let expected = format!(r#"{{"a":1,"usage":{{{expected},"cost":"0.1"}}}}"#);
+            assert_eq!(written(endpoint, usage), expected);
+        }
     }
 
     #[test]

@@ -89,7 +89,7 @@ pub(crate) fn answer(answer: &Answer, bill: &Bill<'_>, names: &StreamNames) -> B
     let text = said(&[TextKind::Content, TextKind::Refusal, TextKind::Audio]);
     if !text.is_empty() {
         content.push(format!(
-            r#"{{"type":"text","text":{}}}"#,
+            r#"{{"type":"text","text":{},"citations":null}}"#,
             json::quote(&text)
         ));
     }
@@ -104,7 +104,7 @@ pub(crate) fn answer(answer: &Answer, bill: &Bill<'_>, names: &StreamNames) -> B
         reason => reason,
     };
     Bytes::from(format!(
-        r#"{{"id":{},"type":"message","role":"assistant","model":{},"content":[{}],"stop_reason":"{reason}","stop_sequence":null,"usage":{}}}"#,
+        r#"{{"id":{},"type":"message","role":"assistant","model":{},"content":[{}],"stop_reason":"{reason}","stop_sequence":null,"stop_details":null,"container":null,"usage":{}}}"#,
         message_id(names),
         json::quote(&names.origin.model),
         content.join(","),
@@ -136,7 +136,7 @@ fn tool_use(call: &RawCall<'_>, place: usize, names: &StreamNames) -> Option<Str
         format!(r#"{{"arguments":{}}}"#, json::quote(arguments))
     };
     Some(format!(
-        r#"{{"type":"tool_use","id":{id},"name":{},"input":{input}}}"#,
+        r#"{{"type":"tool_use","id":{id},"name":{},"input":{input},"caller":{{"type":"direct"}}}}"#,
         json::quote(&function.name)
     ))
 }

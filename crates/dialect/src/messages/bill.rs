@@ -35,7 +35,9 @@ fn members(usage: &Usage) -> String {
         concat!(
             r#"{{"input_tokens":{},"cache_creation_input_tokens":{},"cache_read_input_tokens":{},"#,
             r#""cache_creation":{{"ephemeral_5m_input_tokens":{},"ephemeral_1h_input_tokens":{}}},"#,
-            r#""output_tokens":{},"output_tokens_details":{{"thinking_tokens":{}}}"#
+            r#""output_tokens":{},"output_tokens_details":{{"thinking_tokens":{}}},"#,
+            // Anthropic's clients expect them to be there; nothing is known of them here.
+            r#""inference_geo":null,"server_tool_use":null,"service_tier":null"#
         ),
         usage.prompt_total().saturating_sub(cached),
         written,

@@ -140,7 +140,7 @@ impl MessagesWriter {
     fn begin(&mut self, usage: &str, out: &mut BytesMut) {
         self.started = true;
         let start = format!(
-            r#"{{"type":"message_start","message":{{"id":{},"type":"message","role":"assistant","model":{},"content":[],"stop_reason":null,"stop_sequence":null,"usage":{usage}}}}}"#,
+            r#"{{"type":"message_start","message":{{"id":{},"type":"message","role":"assistant","model":{},"content":[],"stop_reason":null,"stop_sequence":null,"stop_details":null,"container":null,"usage":{usage}}}}}"#,
             message_id(&self.names),
             json::quote(&self.names.origin.model),
         );
@@ -153,7 +153,7 @@ impl MessagesWriter {
             return;
         }
         let block = match kind {
-            Open::Text => r#"{"type":"text","text":""}"#,
+            Open::Text => r#"{"type":"text","text":"","citations":null}"#,
             Open::Thinking => r#"{"type":"thinking","thinking":"","signature":""}"#,
             Open::Call => return,
         };
@@ -215,8 +215,9 @@ impl MessagesWriter {
                 let literal =
                     id.map_or_else(|| call_id(&self.names, self.calls.len()), json::quote);
                 let name = json::quote(function.name.as_deref().unwrap_or_default());
-                let block =
-                    format!(r#"{{"type":"tool_use","id":{literal},"name":{name},"input":{{}}}}"#);
+                let block = format!(
+                    r#"{{"type":"tool_use","id":{literal},"name":{name},"input":{{}},"caller":{{"type":"direct"}}}}"#
+                );
                 self.open(Open::Call, &block, out);
                 let block = self.blocks.saturating_sub(1);
                 self.calls.push(Call {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crate::body::Member;
 use crate::error::RequestError;
 use crate::features::Features;
+use crate::framing::Framing;
 use crate::json::{self, Splice};
 use crate::quirks::{OutputLimitField, Quirks, UsageHow};
 use crate::request::ChatRequest;
@@ -36,6 +37,17 @@ pub struct WireRequest {
     pub headers: Vec<(String, String)>,
     /// JSON.
     pub body: Bytes,
+}
+
+impl WireRequest {
+    /// Says that a stream is taken which is framed so, unless the provider's file says what is taken.
+    pub fn accept(&mut self, framing: Framing) {
+        let named = |(name, _): &(String, String)| name.eq_ignore_ascii_case("accept");
+        if !self.headers.iter().any(named) {
+            let accepted = framing.accepted().to_owned();
+            self.headers.push(("accept".to_owned(), accepted));
+        }
+    }
 }
 
 /// What becomes of one member.

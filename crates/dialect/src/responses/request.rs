@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::compose;
+use super::{compose, tools};
 use crate::body::{Body, Kind, Member, Reads};
 use crate::error::RequestError;
 use crate::json;
@@ -27,18 +27,22 @@ const READ: Reads = &[
 ];
 
 /// The members that a response repeats, and what stands there where they were not sent.
-const REPEATED: [(&str, &str); 13] = [
+const REPEATED: [(&str, &str); 16] = [
     ("instructions", "null"),
     ("max_output_tokens", "null"),
+    ("max_tool_calls", "null"),
     ("metadata", "{}"),
     ("parallel_tool_calls", "true"),
     ("previous_response_id", "null"),
+    ("prompt_cache_key", "null"),
     ("reasoning", r#"{"effort":null,"summary":null}"#),
-    ("temperature", "null"),
+    ("safety_identifier", "null"),
+    // What OpenAI takes them for; clients read numbers.
+    ("temperature", "1"),
     ("text", r#"{"format":{"type":"text"}}"#),
     ("tool_choice", r#""auto""#),
-    ("tools", "[]"),
-    ("top_p", "null"),
+    ("top_logprobs", "0"),
+    ("top_p", "1"),
     ("truncation", r#""disabled""#),
     ("user", "null"),
 ];
@@ -96,7 +100,15 @@ impl<'a> ResponsesRequest<'a> {
     pub(crate) fn repeated(&self, kept: bool) -> String {
         let members = REPEATED
             .map(|(name, otherwise)| format!("\"{name}\":{}", self.get(name).unwrap_or(otherwise)));
-        format!("{},\"store\":{kept}", members.join(","))
+        let tools = tools::shown(self.get("tools").unwrap_or("[]"));
+        let tier = match self.get("service_tier") {
+            None | Some(r#""auto""#) => r#""default""#,
+            Some(tier) => tier,
+        };
+        format!(
+            r#"{},"tools":{tools},"service_tier":{tier},"store":{kept}"#,
+            members.join(",")
+        )
     }
 
     /// The JSON of a top-level member; `null` counts as absent.

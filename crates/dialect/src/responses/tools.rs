@@ -72,6 +72,27 @@ fn tool(tool: &str) -> Option<String> {
     Some(format!(r#"{{"type":"{kind}","{kind}":{inner}}}}}"#))
 }
 
+/// The tools as a response repeats them: what was not said of a function is said to be nothing.
+pub(super) fn shown(list: &str) -> String {
+    let tools: Vec<String> = json::elements(list, 0)
+        .map(|at| {
+            let tool = json::slice(list, &at);
+            let function = literal(tool, "type") == Some(r#""function""#);
+            let Some(open) = tool.strip_suffix('}').filter(|_| function) else {
+                return tool.to_owned();
+            };
+            let said = |name: &str| json::members(tool, 0).any(|member| member.name(tool) == name);
+            let unsaid: String = ["description", "parameters", "strict"]
+                .into_iter()
+                .filter(|name| !said(name))
+                .map(|name| format!(r#","{name}":null"#))
+                .collect();
+            format!("{open}{unsaid}}}")
+        })
+        .collect();
+    format!("[{}]", tools.join(","))
+}
+
 /// A call that was made before.
 pub(super) fn call(item: &str) -> Option<String> {
     let (id, name) = (literal(item, "call_id")?, literal(item, "name")?);

@@ -302,13 +302,18 @@ impl ResponsesWriter {
         error: &str,
         bill: Option<&Bill<'_>>,
     ) -> String {
+        let completed_at = match status {
+            "completed" => (self.names.clock)().to_string(),
+            _ => "null".to_owned(),
+        };
         format!(
             concat!(
-                r#"{{"id":{},"object":"response","created_at":{},"status":"{}","background":false,"error":{},"#,
-                r#""incomplete_details":{},"model":{},"output":[{}],{},"usage":{}}}"#
+                r#"{{"id":{},"object":"response","created_at":{},"completed_at":{},"status":"{}","background":false,"error":{},"#,
+                r#""incomplete_details":{},"model":{},"output":[{}],{},"frequency_penalty":0,"presence_penalty":0,"usage":{}}}"#
             ),
             json::quote(&self.id_of("resp")),
             self.names.origin.created,
+            completed_at,
             status,
             error,
             details,

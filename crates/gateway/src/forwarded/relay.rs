@@ -29,7 +29,7 @@ use crate::{
     credit::Search,
     error::ApiError,
     settings::Settings,
-    stream::origin,
+    stream::{origin, unix_seconds},
     upstream::{Failure, Reply},
     watch::Watched,
 };
@@ -123,6 +123,7 @@ impl Relay {
     ) -> Result<Response, (Failure, Option<Charge>)> {
         let names = StreamNames {
             origin: origin(&self.watched, model),
+            clock: unix_seconds,
             repeated: String::new(),
             keep: Keep::Nobody,
         };

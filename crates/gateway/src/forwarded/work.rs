@@ -37,6 +37,8 @@ const TRANSCRIPTION_FIELDS: &[&str] = &[
     "file",
     "model",
     "language",
+    "languages",
+    "keywords",
     "prompt",
     "response_format",
     "temperature",
@@ -62,6 +64,7 @@ const EDIT_FIELDS: &[&str] = &[
     "output_compression",
     "partial_images",
     "response_format",
+    "safety_identifier",
     "stream",
     "user",
 ];

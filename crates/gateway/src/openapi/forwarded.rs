@@ -6,7 +6,12 @@ use super::schemas::Schemas;
 
 /// A body with these members, of which some must be there.
 fn body(description: &str, required: &[&str], mut properties: Value) -> Value {
-    properties["model"] = json!({"type": "string", "description": "An id of GET /v1/models."});
+    let usual = if required.contains(&"model") {
+        "An id of GET /v1/models."
+    } else {
+        "An id of GET /v1/models; left out: the one that OpenAI takes."
+    };
+    properties["model"] = json!({"type": "string", "description": usual});
     json!({
         "type": "object",
         "description": format!("{description}; members that are not listed travel on untouched."),
@@ -63,11 +68,7 @@ pub(super) fn moderation_body(schemas: &mut Schemas) -> Value {
         {"type": "string"},
         {"type": "array", "minItems": 1, "items": {"type": ["string", "object"]}},
     ]}});
-    let schema = body(
-        "OpenAI's moderation request",
-        &["model", "input"],
-        properties,
-    );
+    let schema = body("OpenAI's moderation request", &["input"], properties);
     schemas.put("ModerationRequest", schema)
 }
 
@@ -96,7 +97,7 @@ pub(super) fn image_body(schemas: &mut Schemas) -> Value {
         "quality": {"type": "string"},
         "stream": {"type": "boolean"},
     });
-    let schema = body("OpenAI's image request", &["model", "prompt"], properties);
+    let schema = body("OpenAI's image request", &["prompt"], properties);
     schemas.put("ImageRequest", schema)
 }
 
@@ -112,11 +113,7 @@ pub(super) fn edit_form(schemas: &mut Schemas) -> Value {
         "quality": {"type": "string"},
         "stream": {"type": "boolean"},
     });
-    let mut schema = body(
-        "OpenAI's edit of images",
-        &["model", "prompt", "image"],
-        properties,
-    );
+    let mut schema = body("OpenAI's edit of images", &["prompt", "image"], properties);
     schema["description"] =
         "OpenAI's edit of images; fields that OpenAI does not have are refused.".into();
     schemas.put("ImageEditForm", schema)

@@ -132,7 +132,12 @@ pub(crate) const ROUTES: &[Route] = &[
         .gives(&[(
             "200",
             "The audio, or events with it. The header x-tollway-cost says what audio cost that is sold by characters.",
-            &[("audio/*", binary), ("text/event-stream", chat_event)],
+            &[
+                ("audio/*", binary),
+                // Where the provider does not say what audio it is.
+                ("application/octet-stream", binary),
+                ("text/event-stream", chat_event),
+            ],
         )]),
     paid(
         "/v1/audio/transcriptions",

@@ -120,7 +120,7 @@ pub(super) fn chat_body(schemas: &mut Schemas) -> Value {
             "required": ["model", "messages"],
             "properties": {
                 "model": {"type": "string", "description": "An id of GET /v1/models."},
-                "messages": {"type": "array", "items": {"type": "object", "additionalProperties": true}},
+                "messages": turns(&["system", "developer", "user", "assistant", "tool"], &["role"]),
                 "stream": {"type": "boolean"},
                 "stream_options": {
                     "type": "object",
@@ -135,6 +135,23 @@ pub(super) fn chat_body(schemas: &mut Schemas) -> Value {
         }),
     );
     reference("ChatRequest")
+}
+
+/// The messages of a conversation.
+fn turns(roles: &[&str], required: &[&str]) -> Value {
+    json!({
+        "type": "array",
+        "minItems": 1,
+        "items": {
+            "type": "object",
+            "required": required,
+            "properties": {
+                "role": {"type": "string", "enum": roles},
+                "content": {"type": ["string", "array", "null"], "items": {"type": "object", "additionalProperties": true}},
+            },
+            "additionalProperties": true,
+        },
+    })
 }
 
 /// OpenAI's chat answer.
@@ -218,7 +235,6 @@ pub(super) fn response_answer(schemas: &mut Schemas) -> Value {
 /// A stream of a response's events.
 pub(super) fn response_event(_: &mut Schemas) -> Value {
     json!({
-        "type": "string",
         "description": "OpenAI's events from response.created to response.completed or response.incomplete; response.failed and an `error` event where the stream ended early.",
     })
 }
@@ -233,7 +249,7 @@ pub(super) fn message_body(schemas: &mut Schemas) -> Value {
             "required": ["model", "messages"],
             "properties": {
                 "model": {"type": "string", "description": "An id of GET /v1/models."},
-                "messages": {"type": "array", "items": {"type": "object", "additionalProperties": true}},
+                "messages": turns(&["user", "assistant"], &["role", "content"]),
                 "max_tokens": {"type": "integer", "minimum": 1, "description": "Needed, except for counting."},
                 "stream": {"type": "boolean"},
             },
@@ -273,7 +289,6 @@ pub(super) fn message_answer(schemas: &mut Schemas) -> Value {
 /// A stream of a message's events.
 pub(super) fn message_event(_: &mut Schemas) -> Value {
     json!({
-        "type": "string",
         "description": "Anthropic's events from message_start to message_stop; an `error` event in its place where the stream ended early.",
     })
 }
@@ -281,7 +296,6 @@ pub(super) fn message_event(_: &mut Schemas) -> Value {
 /// A stream of server-sent events.
 pub(super) fn chat_event(_: &mut Schemas) -> Value {
     json!({
-        "type": "string",
         "description": "Events `data: {chunk}`, at the end `data: [DONE]`; before it an event with `error`, where the stream ended early.",
     })
 }

@@ -246,6 +246,11 @@ impl Tools {
         Ok(bin)
     }
 
+    /// The folder of what the step `build` builds.
+    pub(crate) fn binaries(&self) -> PathBuf {
+        self.target.join("debug")
+    }
+
     /// A command with the built gateway started for it.
     pub(crate) fn with_gateway(
         &self,
@@ -267,7 +272,7 @@ impl Tools {
         limit: Duration,
     ) -> Result<Program, Failure> {
         let script = self.path(script);
-        let binaries = self.target.join("debug");
+        let binaries = self.binaries();
         let mut arguments = vec![text(&script)?, "--binaries", text(&binaries)?, "--"];
         arguments.extend(command);
         Ok(Program::new(python, &arguments, runner, limit))

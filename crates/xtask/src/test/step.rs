@@ -43,13 +43,21 @@ pub(crate) enum Step {
     Anthropic,
     /// LangChain.
     LangChain,
-    /// openai-node.
+    /// LlamaIndex.
+    LlamaIndex,
+    /// openai-node, Anthropic's SDK for it, and the Vercel AI SDK.
     Node,
+    /// llm-comply and compatcanary.
+    Comply,
+    /// schemathesis.
+    OpenApi,
+    /// openai-python's own tests.
+    OpenAiTests,
 }
 
 impl Step {
     /// All of them, in their order: cheap ones first.
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 19] = [
         Self::Fmt,
         Self::Tidy,
         Self::Docs,
@@ -64,7 +72,11 @@ impl Step {
         Self::OpenAi3,
         Self::Anthropic,
         Self::LangChain,
+        Self::LlamaIndex,
         Self::Node,
+        Self::Comply,
+        Self::OpenApi,
+        Self::OpenAiTests,
     ];
 
     /// What `--only` calls it.
@@ -84,7 +96,11 @@ impl Step {
             Self::OpenAi3 => "sdk-openai-3",
             Self::Anthropic => "sdk-anthropic",
             Self::LangChain => "sdk-langchain",
+            Self::LlamaIndex => "sdk-llamaindex",
             Self::Node => "sdk-node",
+            Self::Comply => "comply",
+            Self::OpenApi => "openapi",
+            Self::OpenAiTests => "openai-tests",
         }
     }
 
@@ -105,7 +121,15 @@ impl Step {
             Self::OpenAi3 => "openai-python 3 against the running gateway, and the first run",
             Self::Anthropic => "anthropic-python against the running gateway",
             Self::LangChain => "LangChain against the running gateway",
-            Self::Node => "openai-node against the running gateway",
+            Self::LlamaIndex => "LlamaIndex against the running gateway",
+            Self::Node => {
+                "openai-node, @anthropic-ai/sdk and the Vercel AI SDK against the running gateway"
+            }
+            Self::Comply => "llm-comply and compatcanary against the running gateway",
+            Self::OpenApi => "schemathesis against the running gateway, by its own document",
+            Self::OpenAiTests => {
+                "openai-python's own tests pass through the gateway as they pass directly"
+            }
         }
     }
 
@@ -126,14 +150,27 @@ impl Step {
             | Self::OpenAi3
             | Self::Anthropic
             | Self::LangChain
-            | Self::Node => &[Self::Build],
+            | Self::LlamaIndex
+            | Self::Node
+            | Self::Comply
+            | Self::OpenApi
+            | Self::OpenAiTests => &[Self::Build],
         }
     }
 
-    const fn is_sdk(self) -> bool {
+    /// Whether it is other people's code, which is downloaded.
+    const fn is_others(self) -> bool {
         matches!(
             self,
-            Self::OpenAi2 | Self::OpenAi3 | Self::Anthropic | Self::LangChain | Self::Node
+            Self::OpenAi2
+                | Self::OpenAi3
+                | Self::Anthropic
+                | Self::LangChain
+                | Self::LlamaIndex
+                | Self::Node
+                | Self::Comply
+                | Self::OpenApi
+                | Self::OpenAiTests
         )
     }
 
@@ -152,7 +189,7 @@ impl Step {
     pub(crate) fn plan(only: &[&str], fast: bool) -> Vec<Self> {
         let wanted = |step: Self| {
             let named = only.is_empty() || only.iter().any(|text| step.name().starts_with(text));
-            named && !(fast && step.is_sdk())
+            named && !(fast && step.is_others())
         };
         let needed = |step: Self| {
             let needs = |other: &Self| wanted(*other) && other.needs().contains(&step);
@@ -227,7 +264,14 @@ impl Step {
             }
             Self::Anthropic => python(&tools, "anthropic", &["test_anthropic.py"]),
             Self::LangChain => python(&tools, "langchain", &["test_langchain.py"]),
+            Self::LlamaIndex => python(&tools, "llamaindex", &["test_llamaindex.py"]),
             Self::Node => node(&tools),
+            Self::Comply => {
+                let node = tools.node()?.join("node");
+                suites(&tools, "run.py", &["--node", text(&node)?])
+            }
+            Self::OpenApi => suites(&tools, "openapi.py", &[]),
+            Self::OpenAiTests => openai_tests(&tools),
         }
     }
 }
@@ -314,16 +358,63 @@ fn python(tools: &Tools, name: &str, files: &[&str]) -> Result<Tally, Failure> {
 fn node(tools: &Tools) -> Result<Tally, Failure> {
     let bin = tools.node()?;
     let (python, node) = (bin.join("python"), bin.join("node"));
-    let file = tools.path("tests/sdk/node/openai.test.mjs");
-    let command = [
+    let files = [
+        "openai.test.mjs",
+        "openai_responses.test.mjs",
+        "openai_endpoints.test.mjs",
+        "anthropic.test.mjs",
+        "ai_sdk.test.mjs",
+    ]
+    .map(|file| tools.path("tests/sdk/node").join(file));
+    let mut command = vec![
         text(&node)?,
         "--test",
+        // The figures of the gateway are compared: nobody else may ask meanwhile.
+        "--test-concurrency=1",
         "--test-timeout=60000",
         "--test-reporter=spec",
-        text(&file)?,
     ];
+    for file in &files {
+        command.push(text(file)?);
+    }
     let program = tools.with_gateway(&python, &command, Runner::Node, 10 * MINUTE)?;
     tools.run(program)
+}
+
+/// Other people's suites, which a script of ours runs.
+fn suites(tools: &Tools, script: &str, arguments: &[&str]) -> Result<Tally, Failure> {
+    let folder = tools.path("tests/sdk/comply");
+    let python = tools
+        .venv("comply", &folder.join("requirements.txt"))?
+        .join("python");
+    let script = folder.join(script);
+    let mut command = vec![text(&python)?, text(&script)?];
+    command.extend(arguments);
+    let program = tools.with_gateway(&python, &command, Runner::LastLine, 10 * MINUTE)?;
+    tools.run(program)
+}
+
+/// It starts its provider and the gateway itself.
+fn openai_tests(tools: &Tools) -> Result<Tally, Failure> {
+    let node = tools.node()?.join("node");
+    let folder = tools.path("tests/sdk/openai_tests");
+    let python = tools
+        .venv("openai-tests", &folder.join("requirements.txt"))?
+        .join("python");
+    let (script, binaries) = (folder.join("compare.py"), tools.binaries());
+    let arguments = [
+        text(&script)?,
+        "--node",
+        text(&node)?,
+        "--binaries",
+        text(&binaries)?,
+    ];
+    tools.run(Program::new(
+        python,
+        &arguments,
+        Runner::LastLine,
+        15 * MINUTE,
+    ))
 }
 
 /// A path as an argument.
@@ -346,7 +437,9 @@ mod tests {
     #[test]
     fn everything_runs_unless_told_otherwise() {
         assert_eq!(Step::plan(&[], false), Step::ALL);
-        assert!(!names(&[], true).iter().any(|name| name.starts_with("sdk")));
+        let fast = names(&[], true);
+        assert!(!fast.iter().any(|name| name.starts_with("sdk")));
+        assert!(!fast.contains(&"comply"));
         assert!(names(&[], true).contains(&"rust"));
     }
 
@@ -356,7 +449,7 @@ mod tests {
         assert_eq!(names(&["sdk-node"], false), ["build", "sdk-node"]);
         assert_eq!(names(&["rust", "fmt"], false), ["fmt", "build", "rust"]);
         let sdk = names(&["sdk"], false);
-        assert_eq!((sdk.len(), sdk[0]), (6, "build"));
+        assert_eq!((sdk.len(), sdk[0]), (7, "build"));
     }
 
     #[test]
