@@ -3,6 +3,7 @@
 mod bench;
 mod checkout;
 mod fixtures;
+mod fuzz;
 mod generate;
 mod mutate;
 mod prices;
@@ -53,6 +54,8 @@ enum Chore {
     Simulate(simulate::Arguments),
     /// Decode every recorded stream and answer in a folder, and compare each with a second reading.
     Fixtures(fixtures::Arguments),
+    /// Run the fuzz targets, from the committed seeds on.
+    Fuzz(fuzz::Arguments),
     /// Check the habits that no compiler checks.
     Tidy,
     /// Write the documents that are made from code and data.
@@ -83,6 +86,7 @@ fn run(checkout: &Checkout, chore: Chore) -> Result<Report, Failure> {
         Chore::Soak(arguments) => soak::run(checkout, &arguments),
         Chore::Simulate(arguments) => simulate::run(checkout, &arguments),
         Chore::Fixtures(arguments) => fixtures::run(checkout, &arguments),
+        Chore::Fuzz(arguments) => fuzz::run(checkout, &arguments),
         Chore::Tidy => tidy::run(checkout),
         Chore::Generate(arguments) => generate::run(checkout, &arguments),
     }

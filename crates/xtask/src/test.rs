@@ -15,6 +15,7 @@ use throwaway_postgres::Cluster;
 use self::step::Step;
 pub(crate) use self::{
     install::Tools,
+    program::Program,
     step::text,
     tally::{Runner, Tally},
 };

@@ -1,0 +1,5 @@
+//! Fuzzes the framers.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| hostile_input::run("framers", data));
