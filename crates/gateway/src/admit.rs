@@ -38,7 +38,7 @@ pub struct Ask {
     /// Whether every token of the output passes by, so that the hold can grow with it.
     pub visible: bool,
     body_bytes: usize,
-    /// Whether the prompt has files, whose tokens only the provider knows.
+    /// Whether the prompt has files, or sound that is elsewhere, whose tokens only the provider knows.
     files: bool,
     /// Output without which the request is refused, per choice, in tokens.
     least_output: u64,
@@ -65,8 +65,15 @@ impl Ask {
         if request.echo() {
             asked = asked.saturating_add(model.rules.upper_bound(body.len(), 0));
         }
-        let files = has(request, body, b"file", |part| {
-            matches!(part, Part::File { .. })
+        let files = has(request, body, &FILES, |part| match part {
+            Part::File { .. } => true,
+            Part::Audio { bytes, .. } => *bytes == usize::MAX,
+            Part::Message
+            | Part::Name(_)
+            | Part::Text(_)
+            | Part::Image { .. }
+            | Part::Tool { .. }
+            | Part::Schema(_) => false,
         }) > 0;
         Self {
             prompt: prompt(request, body, model, files),
@@ -237,7 +244,7 @@ impl Ask {
 /// A bound on the prompt, and a way to count it later.
 fn prompt(request: &ChatRequest<'_>, body: &Bytes, model: &Model, files: bool) -> Prompt {
     let images = || {
-        has(request, body, b"image", |part| {
+        has(request, body, &[b"image"], |part| {
             matches!(part, Part::Image { .. })
         })
     };
@@ -284,11 +291,14 @@ fn completion(body: &Bytes, rules: &PromptRules, bound: Usage) -> Usage {
 }
 
 /// A part as it is counted for a bill when the provider has not reported: nobody pays for the
-/// worst case of a file. One given by its id or address counts as nothing, one sent along as a
-/// token for every four bytes, which is about what text has.
+/// worst case of a file. What is given by its id or address counts as nothing, sound too; a file that
+/// is sent along as a token for every four bytes, which is about what text has.
 pub(crate) fn billable(part: Part<'_>) -> Option<Part<'_>> {
     match part {
-        Part::File { bytes: usize::MAX } => None,
+        Part::File { bytes: usize::MAX }
+        | Part::Audio {
+            bytes: usize::MAX, ..
+        } => None,
         Part::File { bytes } => Some(Part::File {
             bytes: bytes.div_ceil(4),
         }),
@@ -302,17 +312,20 @@ pub(crate) fn billable(part: Part<'_>) -> Option<Part<'_>> {
     }
 }
 
+/// Words that are in every request with a file, a video or a sound.
+const FILES: [&[u8]; 3] = [b"file", b"video", b"audio"];
+
 /// How many parts of a kind a request has. Most have none, which a search of the text for the
-/// kind's word tells sooner than taking it apart (an escape hides nothing: writing a letter of
-/// the word as one is found too).
+/// kind's words tells sooner than taking it apart (an escape hides nothing: writing a letter of
+/// a word as one is found too).
 fn has(
     request: &ChatRequest<'_>,
     body: &[u8],
-    word: &[u8],
+    words: &[&[u8]],
     is: impl Fn(&Part<'_>) -> bool,
 ) -> usize {
-    let none = memchr::memmem::find(body, word).is_none()
-        && memchr::memmem::find(body, b"\\u00").is_none();
+    let is_in = |word: &[u8]| memchr::memmem::find(body, word).is_some();
+    let none = !words.iter().any(|word| is_in(word)) && !is_in(b"\\u00");
     if none {
         return 0;
     }
@@ -433,4 +446,61 @@ pub fn refused(shortfall: &Shortfall, required: Credits, own: Credits) -> ApiErr
         required,
         affordable_tokens: 0,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{catalogue::Catalogue, provider_file::ProviderFile};
+
+    fn model() -> Arc<Model> {
+        let text = r#"
+            name = "p"
+            dialect = "openai"
+            base_url = "https://p.example/v1"
+            api_key_env = "KEY"
+            [[models]]
+            id = "m"
+            context_window = 50_000
+            price = { prompt = "1", completion = "1" }
+        "#;
+        let file = ProviderFile::parse("p.toml", text).unwrap();
+        let files = vec![("p.toml".to_owned(), file)];
+        let catalogue = Catalogue::new(files, &[], |_| Some("x".into()), &mut Vec::new());
+        catalogue.resolve("m")[0].clone()
+    }
+
+    /// What is set aside for a prompt without counting, and what is billed where nobody reports.
+    fn prompt_of(part: &str) -> (u64, u64) {
+        let body = format!(r#"{{"model":"m","messages":[{{"role":"user","content":[{part}]}}]}}"#);
+        let body = Bytes::from(body);
+        let request = ChatRequest::parse(&body, &RequestLimits::default()).unwrap();
+        let model = model();
+        let held = Ask::new(&request, &body, &model)
+            .prompt
+            .at_most()
+            .prompt_total();
+        let parts: Vec<_> = request.parts().into_iter().filter_map(billable).collect();
+        (held, model.prompt_rules().count(&parts).prompt_total())
+    }
+
+    #[test]
+    fn what_is_elsewhere_is_held_for_at_its_most_and_billed_as_nothing() {
+        let (_, framing) = prompt_of("");
+        for part in [
+            r#"{"type":"file","file":{"file_id":"f"}}"#,
+            r#"{"type":"video_url","video_url":{"url":"https://v.example/a.mp4"}}"#,
+            r#"{"type":"input_audio","input_audio":{"format":"wav"}}"#,
+            r#"{"type":"input_audio","input_\u0061udio":{"url":"https://v.example/a.wav"}}"#,
+        ] {
+            assert_eq!(prompt_of(part), (50_000, framing), "{part}");
+        }
+        // What is sent along has a size.
+        let sent = r#"{"type":"input_audio","input_audio":{"data":"UklGRg==","format":"wav"}}"#;
+        let (held, billed) = prompt_of(sent);
+        assert!(
+            billed > framing && billed <= held && held < 1_000,
+            "{held} {billed}"
+        );
+    }
 }
