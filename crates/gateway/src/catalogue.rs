@@ -19,6 +19,7 @@ use tokens::{
 use crate::{
     credentials::Credentials,
     learning::Learning,
+    own_tokenizer,
     passthrough::Passage,
     provider_file::{ModelFile, ProviderFile},
     settings::{Finding, RouteSetting},
@@ -393,7 +394,7 @@ pub(crate) fn served(provider: &Arc<Provider>, model: &ModelFile) -> Result<Mode
         .at(Timestamp::now().as_second())
         .map(|offer| offer.standard())
         .map(|priced| (Arc::clone(&priced.price), priced.id));
-    let tokenizer = model.tokenizer();
+    let tokenizer = own_tokenizer::of(model)?;
     let upstream_id = model.upstream_id.as_deref().unwrap_or(&model.id);
     let image_rule = model
         .image_rule

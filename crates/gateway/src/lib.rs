@@ -34,6 +34,7 @@ pub mod once;
 pub mod open_files;
 pub mod openapi;
 pub mod own_prices;
+pub mod own_tokenizer;
 pub mod owned;
 pub mod passthrough;
 pub mod places;

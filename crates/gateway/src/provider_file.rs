@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     fmt::Write as _,
+    path::PathBuf,
 };
 
 use billing::{Price, PriceBook, PriceError, Rates, ServiceTier};
@@ -122,6 +123,9 @@ pub struct ModelFile {
     /// How its text is cut into tokens.
     #[serde(default, deserialize_with = "encoding")]
     pub tokenizer: Option<Encoding>,
+    /// The path of its own `tokenizer.json`, which its text is cut by instead.
+    #[serde(default)]
+    pub tokenizer_json: Option<PathBuf>,
     /// Its tokens for each thousand of the tokenizer's.
     #[serde(default, deserialize_with = "factor")]
     pub token_factor: Option<Factor>,
@@ -314,6 +318,7 @@ impl ModelFile {
             aliases: Vec::new(),
             endpoints: Vec::new(),
             tokenizer: None,
+            tokenizer_json: None,
             token_factor: None,
             learn_factor: Some(false),
             context_window: 1,
@@ -379,7 +384,7 @@ impl ModelFile {
             .collect()
     }
 
-    /// Its tokenizer.
+    /// Its tokenizer, where it has no file of its own for that.
     #[must_use]
     pub fn tokenizer(&self) -> Tokenizer {
         Tokenizer::new(
@@ -400,7 +405,8 @@ impl ModelFile {
         let name = self.upstream_id.as_deref().unwrap_or(&self.id);
         let known = name.rsplit('/').next().and_then(Tokenizer::for_model);
         let tokenizer = self.tokenizer();
-        tokenizer.factor() == Factor::EXACT && known == Some(tokenizer.encoding())
+        tokenizer.factor() == Factor::EXACT
+            && (self.tokenizer_json.is_some() || known == Some(tokenizer.encoding()))
     }
 
     /// Output at most, in tokens.

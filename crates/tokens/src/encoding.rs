@@ -1,7 +1,7 @@
 //! Encoding: a published vocabulary and the way it splits text.
 
 use std::{
-    fmt,
+    fmt, iter,
     str::FromStr,
     sync::{LazyLock, atomic::AtomicBool},
 };
@@ -9,7 +9,7 @@ use std::{
 use bpe_openai::byte_pair_encoding::BytePairEncoding;
 use serde::{Deserialize, Serialize};
 
-use crate::{TokensError, error::shortened};
+use crate::{Given, TokensError, error::shortened, given};
 
 /// A published encoding that text can be counted with, named as OpenAI's tiktoken names it.
 ///
@@ -22,6 +22,8 @@ pub enum Encoding {
     O200kBase,
     /// GPT-4, GPT-3.5, the text-embedding-3 family.
     Cl100kBase,
+    /// One that the operator gives; no name means it.
+    Given(Given),
 }
 
 impl Encoding {
@@ -31,12 +33,23 @@ impl Encoding {
         match self {
             Self::O200kBase => "o200k_base",
             Self::Cl100kBase => "cl100k_base",
+            Self::Given(given) => given.name(),
         }
     }
 
-    /// The vocabulary. The first call loads it, which takes tens of milliseconds.
-    pub(crate) fn vocabulary(self) -> &'static BytePairEncoding {
-        &self.splitter().bpe
+    /// The vocabulary of a published encoding. The first call loads it, which takes tens of
+    /// milliseconds.
+    pub(crate) fn vocabulary(self) -> Option<&'static BytePairEncoding> {
+        self.splitter().map(|splitter| &splitter.bpe)
+    }
+
+    /// The tokens of one piece.
+    pub(crate) fn piece_count(self, piece: &str) -> u64 {
+        match self {
+            Self::O200kBase => bpe_openai::o200k_base().bpe.count(piece.as_bytes()) as u64,
+            Self::Cl100kBase => bpe_openai::cl100k_base().bpe.count(piece.as_bytes()) as u64,
+            Self::Given(given) => given.count(piece),
+        }
     }
 
     /// The bytes of the longest token in the vocabulary.
@@ -46,6 +59,8 @@ impl Encoding {
         match self {
             Self::O200kBase => *O200K,
             Self::Cl100kBase => *CL100K,
+            // A piece is a token at least.
+            Self::Given(_) => given::PIECE_BYTES_MAX,
         }
     }
 
@@ -53,9 +68,12 @@ impl Encoding {
     pub(crate) fn loading_begun(self) -> &'static AtomicBool {
         static O200K: AtomicBool = AtomicBool::new(false);
         static CL100K: AtomicBool = AtomicBool::new(false);
+        // Read at start.
+        static GIVEN: AtomicBool = AtomicBool::new(true);
         match self {
             Self::O200kBase => &O200K,
             Self::Cl100kBase => &CL100K,
+            Self::Given(_) => &GIVEN,
         }
     }
 
@@ -66,19 +84,26 @@ impl Encoding {
     /// `bpe-openai` splits it after its last line break. The counts are the same: no token of that
     /// vocabulary has white space after its last line break.
     pub(crate) fn pieces(self, text: &str) -> impl Iterator<Item = &str> {
-        self.splitter().split(text)
+        let published = self.splitter();
+        let given = if published.is_some() { "" } else { text };
+        let published = published.map(|splitter| splitter.split(text));
+        let given = given::pieces(given);
+        iter::chain(published.into_iter().flatten(), given)
     }
 
-    fn splitter(self) -> &'static bpe_openai::Tokenizer {
+    fn splitter(self) -> Option<&'static bpe_openai::Tokenizer> {
         match self {
-            Self::O200kBase => bpe_openai::o200k_base(),
-            Self::Cl100kBase => bpe_openai::cl100k_base(),
+            Self::O200kBase => Some(bpe_openai::o200k_base()),
+            Self::Cl100kBase => Some(bpe_openai::cl100k_base()),
+            Self::Given(_) => None,
         }
     }
 }
 
 fn longest(encoding: Encoding) -> usize {
-    let vocabulary = encoding.vocabulary();
+    let Some(vocabulary) = encoding.vocabulary() else {
+        return 1;
+    };
     let tokens = u32::try_from(vocabulary.num_tokens()).unwrap_or(u32::MAX);
     (0..tokens)
         .map(|token| vocabulary.token_len(token))
@@ -171,7 +196,7 @@ mod tests {
 
     #[test]
     fn no_token_has_white_space_after_its_last_line_break() {
-        let vocabulary = Encoding::Cl100kBase.vocabulary();
+        let vocabulary = Encoding::Cl100kBase.vocabulary().unwrap();
         for token in 0..u32::try_from(vocabulary.num_tokens()).unwrap() {
             let Ok(text) = std::str::from_utf8(vocabulary.token_bytes(token)) else {
                 continue;

@@ -25,10 +25,14 @@ pub(crate) struct Cut {
 /// The last boundary inside `piece`, the first piece of a text that may go on, where the text can
 /// be cut without changing the count of any continuation; nothing where none of those tried is one.
 pub(crate) fn lasting_cut(encoding: Encoding, piece: &str) -> Option<Cut> {
+    let vocabulary = encoding.vocabulary()?;
     boundaries(encoding, piece)
         .filter(|(cut, _)| resumable(piece, cut.bytes))
         .take(TRIES_MAX)
-        .find(|(cut, last)| lasts(encoding, piece.as_bytes(), cut.bytes, *last))
+        .find(|(cut, last)| {
+            let longest = encoding.token_bytes_max();
+            lasts(vocabulary, longest, piece.as_bytes(), cut.bytes, *last)
+        })
         .map(|(cut, _)| cut)
 }
 
@@ -40,16 +44,20 @@ pub(crate) fn any_cut(encoding: Encoding, piece: &str) -> Option<Cut> {
 /// The token boundaries of `piece` that fall on characters and have at least the longest token
 /// behind them, from the last backwards, each with the token that ends there.
 fn boundaries(encoding: Encoding, piece: &str) -> impl Iterator<Item = (Cut, u32)> {
-    let vocabulary = encoding.vocabulary();
     let latest = piece.len().saturating_sub(encoding.token_bytes_max());
-    let tokens = vocabulary.encode_via_backtracking(piece.as_bytes());
+    // In an encoding that was given nobody knows them: its pieces are short.
+    let of = encoding.vocabulary();
+    let tokens = of.map(|of| (of, of.encode_via_backtracking(piece.as_bytes())));
+    let tokens = tokens
+        .into_iter()
+        .flat_map(|(of, tokens)| tokens.into_iter().map(|token| (token, of.token_len(token))));
     let mut cut = Cut {
         bytes: 0,
         tokens: 0,
     };
-    let mut found = Vec::with_capacity(tokens.len());
-    for token in tokens {
-        cut.bytes += vocabulary.token_len(token);
+    let mut found = Vec::new();
+    for (token, bytes) in tokens {
+        cut.bytes += bytes;
         cut.tokens += 1;
         if cut.bytes > latest {
             break;
@@ -91,9 +99,14 @@ fn is_lower_letter(c: char) -> bool {
 /// As the text goes on, the piece can lose its last character (a space goes to the next word) or
 /// grow. Both are covered: all ends less than the longest token before its present one are tried,
 /// and longer pieces follow from those.
-fn lasts(encoding: Encoding, piece: &[u8], at: usize, last: u32) -> bool {
-    let vocabulary = encoding.vocabulary();
-    let shortest = piece.len().saturating_sub(encoding.token_bytes_max()) + 1;
+fn lasts(
+    vocabulary: &BytePairEncoding,
+    longest: usize,
+    piece: &[u8],
+    at: usize,
+    last: u32,
+) -> bool {
+    let shortest = piece.len().saturating_sub(longest) + 1;
     let mut follows = Vec::new();
     (shortest..=piece.len()).filter(|end| *end > at).all(|end| {
         let rest = piece.get(at..end).unwrap_or_default();

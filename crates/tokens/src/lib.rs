@@ -7,6 +7,7 @@
 mod beginning;
 mod encoding;
 mod error;
+mod given;
 mod image;
 mod inside;
 mod learn;
@@ -21,6 +22,7 @@ mod usage;
 
 pub use encoding::Encoding;
 pub use error::TokensError;
+pub use given::{Given, Vocabulary};
 pub use image::{Detail, ImageRule};
 pub use learn::{BATCH_LESSONS_MAX, Batch, Estimate, LESSON_TOKENS_MIN, Lesson, Side};
 pub use picture::data_url_size;

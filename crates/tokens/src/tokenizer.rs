@@ -156,11 +156,10 @@ impl Tokenizer {
         for piece in self.encoding.pieces(text) {
             let generous = (limit - total).saturating_add(LOOK_AHEAD_TOKENS);
             let generous = usize::try_from(generous).unwrap_or(usize::MAX);
-            let tokens = self
-                .encoding
-                .vocabulary()
-                .count_till_limit(piece.as_bytes(), generous)?;
-            total += tokens as u64;
+            total += match self.encoding.vocabulary() {
+                Some(vocabulary) => vocabulary.count_till_limit(piece.as_bytes(), generous)? as u64,
+                None => self.piece_count(piece),
+            };
             if total > limit {
                 return None;
             }
@@ -184,7 +183,7 @@ impl Tokenizer {
 
     /// The encoding's own count of one piece.
     pub(crate) fn piece_count(&self, piece: &str) -> u64 {
-        self.encoding.vocabulary().count(piece.as_bytes()) as u64
+        self.encoding.piece_count(piece)
     }
 }
 

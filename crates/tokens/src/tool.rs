@@ -32,7 +32,8 @@ const ENUM_ITEM: i64 = 3;
 
 const fn func_init(encoding: Encoding) -> i64 {
     match encoding {
-        Encoding::O200kBase => 7,
+        // Nothing is published of the others.
+        Encoding::O200kBase | Encoding::Given(_) => 7,
         Encoding::Cl100kBase => 10,
     }
 }

@@ -119,15 +119,30 @@ fn likely_counts(encoding: Encoding, text: &str) -> Vec<(usize, u64)> {
     let mut places = vec![(0, 0)];
     let (mut start, mut before) = (0, 0);
     for piece in encoding.pieces(text) {
-        let mut encoder = AppendableEncoder::new(encoding.vocabulary());
-        for (at, byte) in piece.bytes().enumerate() {
-            encoder.push(byte);
-            if piece.is_char_boundary(at + 1) {
-                places.push((start + at + 1, before + encoder.token_count() as u64));
+        let counts = match encoding {
+            Encoding::O200kBase | Encoding::Cl100kBase => counts(encoding, piece),
+            Encoding::Given(given) => given.counts(piece),
+        };
+        for (at, tokens) in (1..).zip(&counts) {
+            if piece.is_char_boundary(at) {
+                places.push((start + at, before + tokens));
             }
         }
         start += piece.len();
-        before += encoder.token_count() as u64;
+        before += counts.last().copied().unwrap_or(0);
     }
     places
+}
+
+/// The tokens of each beginning of a piece, from its first byte on.
+fn counts(encoding: Encoding, piece: &str) -> Vec<u64> {
+    let Some(vocabulary) = encoding.vocabulary() else {
+        return Vec::new();
+    };
+    let mut encoder = AppendableEncoder::new(vocabulary);
+    let counts = piece.bytes().map(|byte| {
+        encoder.push(byte);
+        encoder.token_count() as u64
+    });
+    counts.collect()
 }

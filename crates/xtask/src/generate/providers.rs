@@ -42,6 +42,7 @@ auth = \"bearer\"                    # or { header = \"api-key\" }, …, \"servi
 id = \"acme-large\"                  # what clients ask for
 upstream_id = \"large-2026-01\"      # what the provider calls it; left out: the id
 tokenizer = \"o200k_base\"           # or cl100k_base
+tokenizer_json = \"acme.json\"       # or the model's own, as Hugging Face has it: a path
 token_factor = 1100                # thousandths: its tokens for each of the tokenizer's
 learn_factor = true                # its answers correct that; left out: unless the tokenizer is known to be its own
 context_window = 128000
