@@ -24,6 +24,7 @@ fn origin() -> Origin {
 fn names() -> StreamNames {
     StreamNames {
         origin: origin(),
+        clock: || 1_700_000_001,
         // What a response says again of its request; no other dialect looks at it.
         repeated: r#""instructions":null"#.into(),
         keep: Keep::Gateway,
