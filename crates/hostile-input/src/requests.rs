@@ -148,8 +148,8 @@ pub(crate) fn forwarded(data: &[u8]) {
     };
     assert_json("a forwarded request", &request.encode("up/m:1"));
     assert_json(
-        "a forwarded request with a member",
-        &request.encode_with("m", r#""a":1"#),
+        "a forwarded request for events",
+        &request.encode_as_events("m"),
     );
     let tokenizer = Tokenizer::new(Encoding::O200kBase, Factor::EXACT);
     let count = request.tokens(|text| tokenizer.count(text));
