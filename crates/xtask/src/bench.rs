@@ -1,5 +1,8 @@
 //! `cargo xtask bench`: figures that the documentation promises, measured where you are.
 
+mod instructions;
+mod rig;
+
 use std::{env, path::PathBuf, time::Duration};
 
 use crate::{
@@ -15,10 +18,15 @@ const FULL_MAX: Duration = Duration::from_secs(3 * 3600);
 const COUNTING_MAX: Duration = Duration::from_secs(20 * 60);
 
 /// What is measured.
+///
+/// Without a subcommand: this gateway beside others under one load, CPU and latency.
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
-    what: What,
+    what: Option<What>,
+    #[command(flatten)]
+    rig: rig::Rig,
 }
 
 #[derive(clap::Subcommand)]
@@ -33,6 +41,12 @@ enum What {
     ///
     /// A busy machine does not matter: it is CPU time.
     Counting(Counting),
+    /// Instructions that the gateway's own work for a request takes, beside the figures that are kept.
+    Instructions {
+        /// Keep the new figures.
+        #[arg(long)]
+        write: bool,
+    },
 }
 
 #[derive(clap::Args)]
@@ -58,8 +72,10 @@ struct Ledger {
 /// Builds and runs a bench, which prints its figures.
 pub(crate) fn run(checkout: &Checkout, arguments: &Arguments) -> Result<Report, Failure> {
     match &arguments.what {
-        What::Ledger(ledger) => run_ledger(checkout, ledger),
-        What::Counting(counting) => run_counting(checkout, counting),
+        None => rig::run(checkout, &arguments.rig),
+        Some(What::Instructions { write }) => instructions::run(checkout, *write),
+        Some(What::Ledger(ledger)) => run_ledger(checkout, ledger),
+        Some(What::Counting(counting)) => run_counting(checkout, counting),
     }
 }
 

@@ -55,6 +55,11 @@ impl Tools {
         self.checkout.path(relative)
     }
 
+    /// What cargo has built, by its path in the target folder.
+    pub(crate) fn built(&self, path: &str) -> PathBuf {
+        self.target.join(path)
+    }
+
     /// Runs a program in the root of the checkout.
     pub(crate) fn run(&self, program: Program) -> Result<Tally, Failure> {
         let count = self.logs.get();
