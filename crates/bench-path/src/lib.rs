@@ -280,6 +280,7 @@ fn names() -> StreamNames {
         },
         repeated: String::new(),
         keep: Keep::Nobody,
+        clock: || 1_700_000_000,
     }
 }
 
