@@ -30,6 +30,7 @@ MODELS = ("mock", "mock-429", "mock-500", "mock-drop-midstream", "mock-words-300
 PROVIDER = """name = "scripted"
 dialect = "openai"
 base_url = "{url}"
+files = true
 """
 # The same provider in Anthropic's dialect.
 ANTHROPIC = """name = "scripted-anthropic"

@@ -168,6 +168,11 @@ pub fn provider_texts(url: &str) -> Vec<(&'static str, String)> {
             "service_tiers = { flex = { factor = \"0.5\" }, priority = { price = { prompt = \"3\", completion = \"3\" } } }\n",
             one,
         ),
+        model(
+            "batched",
+            "service_tiers = { batch = { factor = \"0.5\" } }\n",
+            one,
+        ),
         model("learner", "token_factor = 1100\n", one).replace("learn_factor = false\n", ""),
         "[[models]]\nid = \"unpriced\"\ncontext_window = 1000\n".to_owned(),
     ];
@@ -191,7 +196,7 @@ pub fn provider_texts(url: &str) -> Vec<(&'static str, String)> {
         1,
     );
     let mut files = vec![
-        passing(file("mock", url, &mock), PASSED_BY_MOCK),
+        passing(keeping_files(file("mock", url, &mock)), PASSED_BY_MOCK),
         passing(file("backup", url, &backup), PASSED_BY_BACKUP),
         (name, text),
         google(url),
@@ -275,6 +280,11 @@ fn model(id: &str, more: &str, price: &str) -> String {
         "[[models]]\nid = \"{id}\"\n{more}tokenizer = \"o200k_base\"\nlearn_factor = false\ncontext_window = 128000\n\
          max_output_tokens = 16384\nprice = {{ {price} }}\n"
     )
+}
+
+/// A provider that keeps files.
+fn keeping_files((name, text): (&'static str, String)) -> (&'static str, String) {
+    (name, format!("files = true\n{text}"))
 }
 
 /// A file with what it lets through.

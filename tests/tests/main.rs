@@ -20,6 +20,7 @@ mod dialects;
 mod ends;
 mod ends_plain;
 mod exactness;
+mod files;
 mod forwarded;
 mod google;
 mod idempotency;

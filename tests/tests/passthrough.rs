@@ -403,6 +403,7 @@ async fn own(gateway: &Gateway, customer: &Customer, id: &str) {
         kind: ObjectKind::Other,
         about: None,
         made_by: None,
+        expected: None,
     };
     assert!(gateway.app().store.own(&new).await.unwrap());
 }

@@ -457,6 +457,22 @@ impl Reserved {
         }
     }
 
+    /// Sets a part of it aside for another request: `None` where it has not so much.
+    pub fn split(&mut self, part: Credits) -> Option<Self> {
+        if part.is_negative() || part > self.amount {
+            return None;
+        }
+        for budget in &self.path.0 {
+            budget.lock().holds_open += 1;
+        }
+        self.amount = self.amount.saturating_sub(part);
+        Some(Self {
+            path: self.path.clone(),
+            replica: self.replica,
+            amount: part,
+        })
+    }
+
     /// Gives back what is above `amount`.
     pub fn shrink_to(&mut self, amount: Credits) {
         let back = self.amount.saturating_sub(amount).at_least_zero();
@@ -622,6 +638,23 @@ mod tests {
         assert_eq!(escrow.totals().holds_open, 1);
         drop(hold);
         assert_eq!(free(&path), [10, 10]);
+        assert_eq!(escrow.totals().holds_open, 0);
+        assert_eq!(escrow.totals().held, Credits::ZERO);
+    }
+
+    #[test]
+    fn a_hold_is_split_into_parts_that_add_up() {
+        let (escrow, path) = path(10, 10);
+        let mut hold = Reserved::take(&path, credits(6), Instant::now()).unwrap();
+        assert!(hold.split(credits(7)).is_none());
+        let part = hold.split(credits(4)).unwrap();
+        let none = hold.split(Credits::ZERO).unwrap();
+        assert_eq!((part.amount(), hold.amount()), (credits(4), credits(2)));
+        assert_eq!(escrow.totals().holds_open, 3);
+        assert_eq!(free(&path), [4, 4]);
+        part.spend(credits(3));
+        drop((hold, none));
+        assert_eq!(free(&path), [7, 7]);
         assert_eq!(escrow.totals().holds_open, 0);
         assert_eq!(escrow.totals().held, Credits::ZERO);
     }

@@ -397,17 +397,35 @@ pub async fn hold(
 /// # Errors
 /// 402 with the reason, or 503 when the books cannot be asked.
 pub async fn solvent(ledger: &Ledger, path: &Path) -> Result<(), ApiError> {
-    let least = Credits::from_nanos(1);
+    afford(ledger, path, Credits::from_nanos(1)).await
+}
+
+/// Sees that so much credit is there, and takes none of it.
+///
+/// # Errors
+/// As [`solvent`].
+pub async fn afford(ledger: &Ledger, path: &Path, amount: Credits) -> Result<(), ApiError> {
+    set_aside(ledger, path, amount).await.map(drop)
+}
+
+/// Sets so much credit aside, all or none.
+///
+/// # Errors
+/// As [`solvent`].
+pub async fn set_aside(
+    ledger: &Ledger,
+    path: &Path,
+    amount: Credits,
+) -> Result<Reserved, ApiError> {
     let deadline = Instant::now() + WAIT_MAX;
     for _ in 0..ROUNDS_MAX {
-        // Given back at once.
-        if Reserved::take(path, least, Instant::now()).is_ok() {
-            return Ok(());
+        if let Ok(reserved) = Reserved::take(path, amount, Instant::now()) {
+            return Ok(reserved);
         }
-        match ledger.obtain(path, least, least, deadline).await {
+        match ledger.obtain(path, amount, amount, deadline).await {
             Ok(()) => {}
             Err(shortfall) if shortfall.unavailable => return Err(ApiError::Unaccountable),
-            Err(shortfall) => return Err(refused(&shortfall, least, Credits::ZERO)),
+            Err(shortfall) => return Err(refused(&shortfall, amount, Credits::ZERO)),
         }
     }
     Err(ApiError::Unaccountable)

@@ -18,10 +18,10 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::{
-    account, admin, body::Room, catalogue::Catalogue, chat, counting::Counting, error::ApiError,
-    forwarded, health, kept::KeptBytes, messages, metrics::Metrics, models, once::Once, openapi,
-    passthrough, places::Places, prices::Prices, quote, responses, settings::Settings,
-    upstream::Upstream,
+    account, admin, batches, body::Room, catalogue::Catalogue, chat, counting::Counting,
+    error::ApiError, files, forwarded, health, kept::KeptBytes, messages, metrics::Metrics, models,
+    once::Once, openapi, passthrough, places::Places, prices::Prices, quote, responses,
+    settings::Settings, upstream::Upstream,
 };
 
 /// Every answer names its request in this header.
@@ -108,6 +108,12 @@ pub fn router(app: Shared) -> Router {
             "/v1/audio/translations",
             forwarded::handler(Endpoint::Translations),
         )
+        .route("/v1/files", get(files::list).post(files::upload))
+        .route("/v1/files/{id}", get(files::one).delete(files::delete))
+        .route("/v1/files/{id}/content", get(files::content))
+        .route("/v1/batches", get(batches::list).post(batches::create))
+        .route("/v1/batches/{id}", get(batches::one))
+        .route("/v1/batches/{id}/cancel", post(batches::cancel))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*id}", get(models::one))
         .route("/v1/key", get(account::key))

@@ -38,6 +38,8 @@ pub struct Provider {
     pub credentials: Credentials,
     /// How it deviates from its dialect.
     pub quirks: Arc<Quirks>,
+    /// Whether it keeps files and works off batches.
+    pub files: bool,
     /// Where endpoints are that are not at their usual path.
     pub paths: Arc<BTreeMap<Endpoint, String>>,
     /// The path that was asked for first and its address: for most providers it is the only one.
@@ -305,6 +307,7 @@ impl Catalogue {
             base_url,
             credentials,
             quirks: Arc::new(file.quirks.clone()),
+            files: file.files,
             paths: Arc::new(file.paths.clone()),
             first_address: OnceLock::new(),
         });

@@ -25,6 +25,7 @@ use crate::{
     error::ApiError,
     kept::{Conversation, Keeping},
     metered::MeteredBody,
+    owned,
     recording::Recording,
     stream::{Stream, origin, unix_seconds},
     targets::{self, Missed},
@@ -148,6 +149,7 @@ async fn run(
 ) -> Result<Response, ApiError> {
     let said = speaks.parse(&asked.body)?;
     let mut targets = targets::serving(&asked.app, &asked.key, said.model(), speaks.endpoint)?;
+    owned::guard(&asked.app, &asked.key, &asked.body).await?;
     let conversation = Conversation::find(&asked, &said).await?;
     conversation.retain(&mut targets)?;
     let whole = conversation.whole();

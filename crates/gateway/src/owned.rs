@@ -5,12 +5,21 @@ use std::collections::HashSet;
 use serde_json::Value;
 use store::{KeyRecord, OwnedObject, Owner, Store};
 
-use crate::error::ApiError;
+use crate::{app::Shared, error::ApiError};
 
 /// Names that one request may have at most.
 const NAMES_MAX: usize = 20_000;
 /// The name of an object has so many bytes.
 const NAME_BYTES: std::ops::RangeInclusive<usize> = 5..=256;
+
+/// Members of requests to models that refer to objects.
+const REFERENCES: [&str; 5] = [
+    "file_id",
+    "file_ids",
+    "vector_store_ids",
+    "container",
+    "container_id",
+];
 
 /// What a request names that could be an object.
 #[derive(Debug, Default)]
@@ -53,6 +62,23 @@ impl Names {
                 }
             }
             Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+
+    /// Adds the texts under those members of a request to a model that refer to objects.
+    fn add_references(&mut self, value: &Value) {
+        match value {
+            Value::Array(items) => items.iter().for_each(|item| self.add_references(item)),
+            Value::Object(members) => {
+                for (name, value) in members {
+                    if REFERENCES.contains(&name.as_str()) {
+                        self.add_json(value);
+                    } else {
+                        self.add_references(value);
+                    }
+                }
+            }
+            Value::String(_) | Value::Null | Value::Bool(_) | Value::Number(_) => {}
         }
     }
 
@@ -106,8 +132,16 @@ impl Known {
     /// # Errors
     /// 404.
     pub fn allow(&self, provider: &str) -> Result<(), ApiError> {
-        let here = |object: &&OwnedObject| object.provider == provider;
-        for object in self.objects.iter().filter(here) {
+        self.allow_where(|object| object.provider == provider)
+    }
+
+    /// The same at any provider.
+    fn allow_anywhere(&self) -> Result<(), ApiError> {
+        self.allow_where(|_| true)
+    }
+
+    fn allow_where(&self, here: impl Fn(&OwnedObject) -> bool) -> Result<(), ApiError> {
+        for object in self.objects.iter().filter(|object| here(object)) {
             if object.owner != self.asker {
                 return Err(nothing());
             }
@@ -119,6 +153,26 @@ impl Known {
         }
         Ok(())
     }
+}
+
+/// Refuses a request to a model that names what somebody else has made. Nothing is asked of the books
+/// where the request names nothing.
+///
+/// # Errors
+/// 404 for what is not the key's own, 503 where the books cannot be asked.
+pub async fn guard(app: &Shared, key: &KeyRecord, body: &[u8]) -> Result<(), ApiError> {
+    let finds = |mark: &[u8]| memchr::memmem::find(body, mark).is_some();
+    // A letter may be written as an escape.
+    if !REFERENCES.iter().any(|name| finds(name.as_bytes())) && !finds(b"\\u00") {
+        return Ok(());
+    }
+    let mut names = Names::default();
+    names.add_references(&serde_json::from_slice(body).unwrap_or_default());
+    if names.0.is_empty() {
+        return Ok(());
+    }
+    let known = names.look_up(&app.store, key).await?;
+    known.allow_anywhere()
 }
 
 /// What is said of an object that is not the key's own, whether or not there is one.

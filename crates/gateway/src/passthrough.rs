@@ -148,6 +148,9 @@ async fn run(asked: Asked, mut recording: Option<Recording>) -> Result<Response,
             message: "What is made here must be written down as yours, which a stream does not wait for. Leave stream out.".into(),
         });
     }
+    if passage.rule.price == RulePrice::Usage {
+        said.supported(&passage.provider.quirks.unsupported)?;
+    }
     let asked_for = choice.model(passage)?;
     let target = match (&passage.model, asked_for) {
         (Some(rule), _) => rule,

@@ -106,6 +106,24 @@ impl Prices {
         self.pin(store, key, model, own, tier).await
     }
 
+    /// The price of a model's requests in batches: the plain one where they have none of their own.
+    ///
+    /// # Errors
+    /// As [`Prices::quote`].
+    pub async fn quote_batch(
+        &self,
+        store: &Store,
+        key: &KeyRecord,
+        model: &Model,
+    ) -> Result<Quoted, ApiError> {
+        let Quoted { offer, priced } = self.quote(store, key, model, None).await?;
+        let of_batches = offer.of(ServiceTier::Batch).cloned();
+        Ok(Quoted {
+            priced: of_batches.unwrap_or(priced),
+            offer,
+        })
+    }
+
     /// The same for a model whose prices differ by the size and the quality of images.
     ///
     /// # Errors

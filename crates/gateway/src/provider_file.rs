@@ -58,6 +58,9 @@ pub struct ProviderFile {
     /// What is passed through to it, beside what the gateway answers itself.
     #[serde(default)]
     pub passthrough: Rules,
+    /// Whether it keeps files and works off batches as OpenAI does.
+    #[serde(default)]
+    pub files: bool,
     /// What it serves.
     #[serde(default)]
     pub models: Vec<ModelFile>,

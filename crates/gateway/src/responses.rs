@@ -254,6 +254,7 @@ async fn ask(
         query: query.map(str::to_owned),
         headers: HeaderMap::new(),
         body: None,
+        coming: None,
     };
     let answered = match app.upstream.pass(provider, passed).await {
         Ok(response) => answer::read(response, &app.settings).await,

@@ -69,6 +69,8 @@ pub struct Settings {
     pub drain_max: Duration,
     /// Largest request body, in bytes.
     pub body_bytes_max: usize,
+    /// Largest file that is passed on, in bytes.
+    pub file_bytes_max: u64,
     /// Large request bodies together, in bytes.
     pub bodies_bytes_max: usize,
     /// Largest event of an upstream stream, in bytes.
@@ -155,6 +157,7 @@ impl Default for Settings {
             client_gone: ClientGonePolicy::Cancel,
             drain_max: Duration::from_secs(30),
             body_bytes_max: 20 << 20,
+            file_bytes_max: 512 << 20,
             bodies_bytes_max: 1 << 30,
             event_bytes_max: 1 << 20,
             answer_bytes_max: 64 << 20,

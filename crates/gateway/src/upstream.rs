@@ -37,6 +37,8 @@ pub struct Passed {
     pub headers: HeaderMap,
     /// Its body, where it has one.
     pub body: Option<Bytes>,
+    /// In place of that, a body that comes piece by piece.
+    pub coming: Option<reqwest::Body>,
 }
 
 /// Why a provider gave no answer.
@@ -201,7 +203,17 @@ impl Upstream {
         *request.method_mut() = passed.method;
         *request.uri_mut() = address;
         *request.headers_mut() = all;
-        self.execute(provider, request).await
+        match passed.coming {
+            None => self.execute(provider, request).await,
+            Some(body) => {
+                let sent = async {
+                    let credentials = &provider.credentials;
+                    credentials.apply(&mut request, self.client.other()).await?;
+                    self.client.send_on(request, body).await
+                };
+                self.judge(provider, sent).await
+            }
+        }
     }
 
     async fn execute(
@@ -214,6 +226,15 @@ impl Upstream {
             credentials.apply(&mut request, self.client.other()).await?;
             self.client.send(request).await
         };
+        self.judge(provider, sent).await
+    }
+
+    /// Waits for the head of an answer, and says what one means that is no success.
+    async fn judge(
+        &self,
+        provider: &Provider,
+        sent: impl Future<Output = Result<Reply, Failure>>,
+    ) -> Result<Reply, Failure> {
         let response = tokio::time::timeout(self.first_byte_timeout, sent)
             .await
             .map_err(|_| Failure::Timeout)??;

@@ -23,6 +23,7 @@ mod gates;
 mod judged;
 mod media;
 mod messages;
+mod objects;
 mod plain;
 mod reply;
 mod request;

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::answer::{self, Answer, Broken, Performance, Scene};
 use crate::chunk::{Envelope, Shape, json_text};
 use crate::embeddings::EmbeddingRequest;
+use crate::objects::Given;
 use crate::plain::{self, Content};
 use crate::reply::{DEMO_MODEL, sensible};
 use crate::request::Asked;
@@ -87,6 +88,10 @@ pub(crate) async fn handle(
             Some(answer) => document(StatusCode::OK, answer.to_string()),
             None => refusal(StatusCode::NOT_FOUND, "no such response"),
         });
+    }
+    if let Some(given) = state.given(&method, below, &body) {
+        progress.completed();
+        return Ok(given_out(given));
     }
     let answer = match (&method, below) {
         (&Method::GET, "/models") => models(),
@@ -360,6 +365,18 @@ fn document(status: StatusCode, body: impl Into<Bytes>) -> Response<Answer> {
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, JSON);
     response
+}
+
+fn given_out(given: Given) -> Response<Answer> {
+    match given {
+        Given::Document(status, value) => document(status, value.to_string()),
+        Given::Bytes(bytes) => {
+            let mut response = document(StatusCode::OK, bytes);
+            let kind = HeaderValue::from_static("application/octet-stream");
+            response.headers_mut().insert(CONTENT_TYPE, kind);
+            response
+        }
+    }
 }
 
 fn refusal(status: StatusCode, message: &str) -> Response<Answer> {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, Method};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::gates::Gates;
+use crate::objects::{Given, Objects};
 use crate::responses::Kept;
 use crate::routes;
 use crate::script::Script;
@@ -175,6 +176,7 @@ pub(crate) struct State {
     pub(crate) gates: Arc<Gates>,
     plays: Mutex<HashMap<String, Play>>,
     seen: Mutex<Seen>,
+    objects: Mutex<Objects>,
     pause_us: AtomicU64,
     pub(crate) kept_responses: Kept,
 }
@@ -198,6 +200,7 @@ impl State {
             gates: Arc::new(Gates::new()),
             plays: Mutex::default(),
             seen: Mutex::default(),
+            objects: Mutex::default(),
             pause_us: AtomicU64::new(0),
             kept_responses: Kept::default(),
         }
@@ -226,6 +229,12 @@ impl State {
             };
             seen.bytes -= oldest.body.len();
         }
+    }
+
+    /// Answers a path about files or batches; `None` for any other.
+    pub(crate) fn given(&self, method: &Method, path: &str, body: &Bytes) -> Option<Given> {
+        let mut objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
+        objects.answer(method, path, body)
     }
 
     fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {

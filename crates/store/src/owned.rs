@@ -1,6 +1,6 @@
 //! What customers have made at providers: which key owns it, and what of it is paid for.
 
-use billing::{AccountId, KeyId};
+use billing::{AccountId, Credits, KeyId, RequestId};
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -11,6 +11,9 @@ use crate::{
 
 /// What a provider says of an object is kept up to this many bytes.
 pub const ABOUT_BYTES_MAX: usize = 64 * 1024;
+
+/// Requests that are looked for at a time.
+const BOOKED_ROWS: usize = 2_000;
 
 /// A key of an account: what it makes is its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +50,8 @@ pub struct NewObject<'a> {
     pub about: Option<&'a str>,
     /// The batch whose results it is.
     pub made_by: Option<&'a str>,
+    /// Of a batch: the model that its requests are to, and what they may cost at most.
+    pub expected: Option<(&'a str, Credits)>,
 }
 
 /// An object that somebody owns.
@@ -66,6 +71,8 @@ pub struct OwnedObject {
     pub made_by: Option<String>,
     /// Whether these results are paid for.
     pub paid: bool,
+    /// Of a batch: the model that its requests are to.
+    pub model: Option<String>,
     /// When it was made.
     pub created_at: Timestamp,
     row: Uuid,
@@ -93,11 +100,12 @@ struct ObjectRow {
     about: Option<String>,
     made_by: Option<String>,
     paid_at: Option<i64>,
+    model: Option<String>,
     created_at: i64,
 }
 
 const SELECT: &str = "SELECT account_id, key_id, id, provider, object_id, kind, about, made_by, \
-     paid_at, created_at FROM owned_objects";
+     paid_at, model, created_at FROM owned_objects";
 
 impl Store {
     /// Writes down whose an object is. False where it is somebody else's already: an object stays
@@ -109,8 +117,8 @@ impl Store {
         let about = new.about.filter(|about| about.len() <= ABOUT_BYTES_MAX);
         let insert = sql(
             "INSERT INTO owned_objects (account_id, key_id, id, provider, object_id, kind, about, \
-               made_by, created_at) \
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, {now}) \
+               made_by, model, expected, created_at) \
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, {now}) \
              ON CONFLICT (object_id, provider) DO NOTHING",
         )
         .uuid(new.owner.account.uuid())
@@ -120,7 +128,9 @@ impl Store {
         .text(new.id)
         .text(new.kind.as_str())
         .opt_text(about)
-        .opt_text(new.made_by);
+        .opt_text(new.made_by)
+        .opt_text(new.expected.map(|(model, _)| model))
+        .opt_int(new.expected.map(|(_, credits)| credits.nanos()));
         let mut tx = self.begin().await?;
         if tx.link().run(insert).await? == 1 {
             tx.commit().await?;
@@ -210,6 +220,73 @@ impl Store {
         self.change(update, object).await
     }
 
+    /// Results begin to be charged: when they did so first, which later attempts keep.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::TimedOut`], [`StoreError::Corrupt`].
+    pub async fn results_paying(&self, object: &OwnedObject) -> Result<Timestamp, StoreError> {
+        let update = sql(
+            "UPDATE owned_objects SET paying_at = COALESCE(paying_at, {now}) \
+             WHERE account_id = ? AND key_id = ? AND id = ?",
+        );
+        self.change(update, object).await?;
+        let select = sql("SELECT COALESCE(paying_at, 0) FROM owned_objects \
+             WHERE account_id = ? AND key_id = ? AND id = ?")
+        .uuid(object.owner.account.uuid())
+        .uuid(object.owner.key.uuid())
+        .uuid(object.row);
+        let mut reader = self.read().await?;
+        let (at,): (i64,) = reader.link().one(select).await?;
+        check::timestamp(at)
+    }
+
+    /// What the batches of an account may cost whose results are not paid for.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::TimedOut`].
+    pub async fn expected_of(&self, account: AccountId) -> Result<Credits, StoreError> {
+        let select = sql(
+            "SELECT CAST(COALESCE(SUM(expected), 0) AS BIGINT) FROM owned_objects \
+             WHERE account_id = ? AND expected IS NOT NULL",
+        )
+        .uuid(account.uuid());
+        let mut reader = self.read().await?;
+        let (nanos,): (i64,) = reader.link().one(select).await?;
+        Ok(Credits::from_nanos(nanos))
+    }
+
+    /// Nothing more is to be paid for a batch.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::TimedOut`].
+    pub async fn expect_nothing(&self, object: &OwnedObject) -> Result<(), StoreError> {
+        let update = sql("UPDATE owned_objects SET expected = NULL \
+             WHERE account_id = ? AND key_id = ? AND id = ?");
+        self.change(update, object).await
+    }
+
+    /// Those of these requests of an account that are booked.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::TimedOut`].
+    pub async fn booked(
+        &self,
+        account: AccountId,
+        requests: &[RequestId],
+    ) -> Result<Vec<RequestId>, StoreError> {
+        let mut booked = Vec::new();
+        let mut reader = self.read().await?;
+        for some in requests.chunks(BOOKED_ROWS) {
+            let select = sql("SELECT c.id FROM charges c \
+                 WHERE c.account_id = ? AND c.id IN (SELECT id FROM {rows})")
+            .uuid(account.uuid())
+            .rows(Rows::ids(some.iter().map(|id| id.uuid())));
+            let rows: Vec<(Uuid,)> = reader.link().all(select).await?;
+            booked.extend(rows.into_iter().map(|(id,)| RequestId::from_uuid(id)));
+        }
+        Ok(booked)
+    }
+
     /// The object is gone.
     ///
     /// # Errors
@@ -267,6 +344,7 @@ impl ObjectRow {
             about: self.about,
             made_by: self.made_by,
             paid: self.paid_at.is_some(),
+            model: self.model,
             created_at: check::timestamp(self.created_at)?,
             row: self.id,
         })

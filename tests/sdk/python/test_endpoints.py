@@ -1,7 +1,8 @@
-"""openai-python, unmodified, on the endpoints beside chat: completions, embeddings, moderations, images, audio."""
+"""openai-python, unmodified, on the endpoints beside chat: completions, embeddings, moderations, images, audio, files, batches."""
 
 import base64
 import io
+import json
 import struct
 from decimal import Decimal
 
@@ -140,3 +141,24 @@ def test_a_client_without_credits_is_refused_once(operator, poor, ask):
         ask(poor)
     assert (raised.value.status_code, raised.value.code) == (402, "insufficient_quota")
     assert operator.requests(status="402") == before + 1, "it was tried again"
+
+
+def test_a_file_and_a_batch(client, poor, key):
+    body = {"model": "mock", "messages": [{"role": "user", "content": "one two"}], "max_tokens": 5}
+    line = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": body}
+    file = client.files.create(file=("requests.jsonl", json.dumps(line).encode()), purpose="batch")
+    assert [one.id for one in client.files.list()] == [file.id]
+    batch = client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
+    batch = client.batches.retrieve(batch.id)
+    assert [one.status for one in client.batches.list()] == ["completed"]
+    results = client.files.content(batch.output_file_id).text
+    usage = json.loads(results)["response"]["body"]["usage"]
+    assert 1 - key.left(charges=1) == usage["total_tokens"] * TOKEN
+    assert client.files.content(batch.output_file_id).text == results
+    assert 1 - key.left(charges=1) == usage["total_tokens"] * TOKEN
+    assert client.files.delete(file.id).deleted
+    with pytest.raises(openai.NotFoundError):
+        client.files.retrieve(file.id)
+    with pytest.raises(openai.APIStatusError) as refused:
+        poor.files.list()
+    assert refused.value.status_code == 402

@@ -145,6 +145,37 @@ pub(super) fn transcription_form(schemas: &mut Schemas) -> Value {
     schemas.put("TranscriptionForm", schema)
 }
 
+/// A file that is sent.
+pub(super) fn file_form(schemas: &mut Schemas) -> Value {
+    let schema = json!({
+        "type": "object",
+        "description": "OpenAI's form with a file, passed on as it is.",
+        "required": ["file", "purpose"],
+        "properties": {
+            "file": {"type": "string", "contentMediaType": "application/octet-stream"},
+            "purpose": {"type": "string"},
+        },
+        "additionalProperties": true,
+    });
+    schemas.put("FileForm", schema)
+}
+
+/// OpenAI's batch.
+pub(super) fn batch_body(schemas: &mut Schemas) -> Value {
+    let schema = json!({
+        "type": "object",
+        "description": "OpenAI's batch; members that are not listed travel on untouched.",
+        "required": ["input_file_id", "endpoint"],
+        "properties": {
+            "input_file_id": {"type": "string", "description": "A file of this key's with one request to one model on each line."},
+            "endpoint": {"type": "string", "enum": ["/v1/chat/completions", "/v1/responses", "/v1/completions", "/v1/embeddings", "/v1/moderations"]},
+            "completion_window": {"type": "string"},
+        },
+        "additionalProperties": true,
+    });
+    schemas.put("BatchRequest", schema)
+}
+
 /// Bytes.
 pub(super) fn binary(_: &mut Schemas) -> Value {
     json!({"type": "string", "contentMediaType": "application/octet-stream"})

@@ -4,8 +4,8 @@ use crate::{account, admin, health, messages, models, quote};
 
 use super::{
     forwarded::{
-        billed_answer, binary, completion_body, edit_form, embedding_body, image_body,
-        moderation_body, rerank_body, speech_body, transcription_form,
+        batch_body, billed_answer, binary, completion_body, edit_form, embedding_body, file_form,
+        image_body, moderation_body, rerank_body, speech_body, transcription_form,
     },
     responses,
     route::{Answer, Route, anybody, client, operator, paid},
@@ -20,6 +20,16 @@ const JSON: &str = "application/json";
 const LIMIT: (&str, &str) = ("limit", "Rows of the page, 1 to 1000.");
 const CURSOR: (&str, &str) = ("cursor", "next_cursor of the page before.");
 const PAGE: &[(&str, &str)] = &[LIMIT, CURSOR];
+const OWN_LIST: &[(&str, &str)] = &[
+    (
+        "limit",
+        "Rows of the page, 1 to 10000; no page has more than 1000.",
+    ),
+    ("after", "The last id of the page before."),
+    CURSOR,
+    ("order", "desc (the newest first) or asc."),
+    ("purpose", "Files of this purpose alone."),
+];
 const CHARGE_FILTERS: &[(&str, &str)] = &[
     LIMIT,
     CURSOR,
@@ -181,6 +191,43 @@ pub(crate) const ROUTES: &[Route] = &[
     responses::INPUT_ITEMS,
     responses::CANCEL,
     responses::COUNT,
+    client("post", "/v1/files", "createFile", "Send a file to a provider that keeps files.")
+        .takes_form(file_form)
+        .gives(&[("200", "The file, which is this key's own.", &[(JSON, document)])])
+        .refuses(&["400", "402", "404", "413", "429", "502", "504"]),
+    client("get", "/v1/files", "listFiles", "This key's files, the newest first.")
+        .query(OWN_LIST)
+        .gives(&[("200", "A page of them.", &[(JSON, document)])])
+        .refuses(&["400", "402", "404", "429"]),
+    client("get", "/v1/files/{id}", "getFile", "One of this key's files.")
+        .gives(&[("200", "The file.", &[(JSON, document)])])
+        .refuses(&["400", "402", "404", "429", "502", "504"]),
+    client("delete", "/v1/files/{id}", "deleteFile", "Delete a file of this key's.")
+        .gives(&[("200", "It is gone.", &[(JSON, document)])])
+        .refuses(&["400", "404", "429", "502", "504"]),
+    client(
+        "get",
+        "/v1/files/{id}/content",
+        "getFileContent",
+        "What is in a file of this key's. Results of a batch are charged the first time.",
+    )
+    .gives(&[("200", "The bytes.", &[("application/octet-stream", binary)])])
+    .refuses(&["400", "402", "404", "409", "422", "429", "502", "504"]),
+    client("post", "/v1/batches", "createBatch", "Have the requests in a file worked off within a day.")
+        .takes(batch_body)
+        .gives(&[("200", "The batch, which is this key's own.", &[(JSON, document)])])
+        .refuses(&["400", "402", "404", "409", "413", "422", "429", "502", "504"])
+        .repeatable(),
+    client("get", "/v1/batches", "listBatches", "This key's batches, the newest first.")
+        .query(OWN_LIST)
+        .gives(&[("200", "A page of them.", &[(JSON, document)])])
+        .refuses(&["400", "402", "404", "429"]),
+    client("get", "/v1/batches/{id}", "getBatch", "One of this key's batches.")
+        .gives(&[("200", "The batch.", &[(JSON, document)])])
+        .refuses(&["400", "402", "404", "429", "502", "504"]),
+    client("post", "/v1/batches/{id}/cancel", "cancelBatch", "Stop a batch of this key's.")
+        .gives(&[("200", "The batch.", &[(JSON, document)])])
+        .refuses(&["400", "404", "409", "429", "502", "504"]),
     client(
         "post",
         "/v1/messages",

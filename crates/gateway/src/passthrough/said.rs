@@ -87,6 +87,24 @@ impl Said {
         }
     }
 
+    /// Refuses members that change the price in a way that the model's cannot say.
+    ///
+    /// # Errors
+    /// 400 that names one.
+    pub(super) fn supported(&self, unsupported: &[String]) -> Result<(), ApiError> {
+        let Self::Json { value, .. } = self else {
+            return Ok(());
+        };
+        let has = |name: &&String| !value[name.as_str()].is_null();
+        match unsupported.iter().find(has) {
+            None => Ok(()),
+            Some(name) => Err(ApiError::Invalid {
+                message: format!("{name} is not supported by this provider: leave it out.").into(),
+                param: Some(name.clone().into()),
+            }),
+        }
+    }
+
     /// Adds what could name an object.
     pub(super) fn names(&self, names: &mut Names) {
         match self {

@@ -64,6 +64,7 @@ impl Attempt for Job<'_> {
             query: parts.uri.query().map(str::to_owned),
             headers: sent.headers,
             body: sent.body,
+            coming: None,
         };
         let response = match app.upstream.pass(&self.passage.provider, passed).await {
             Ok(response) => response,
@@ -296,6 +297,7 @@ impl Job<'_> {
                 kind: ObjectKind::Other,
                 about: None,
                 made_by: None,
+                expected: None,
             };
             if !self.asked.app.store.own(&new).await? {
                 return Err(crate::owned::nothing());

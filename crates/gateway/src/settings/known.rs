@@ -112,6 +112,12 @@ pub const SETTINGS: &[Setting] = &[
         apply: |s, v| number(v, 1024, 1 << 30).map(|n| s.body_bytes_max = n),
     },
     Setting {
+        name: "file_bytes_max",
+        doc: "largest form with a file for /v1/files, which is passed on as it comes and never held whole",
+        default: "536870912",
+        apply: |s, v| number(v, 1024, 1 << 40).map(|n| s.file_bytes_max = n as u64),
+    },
+    Setting {
         name: "bodies_bytes_max",
         doc: "request bodies over 64 KiB together; one that does not fit is answered 503",
         default: "1073741824",

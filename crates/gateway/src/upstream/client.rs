@@ -107,6 +107,22 @@ impl HttpClient {
         &self.other
     }
 
+    /// Sends a request whose body comes piece by piece, and waits for the head of the answer.
+    ///
+    /// # Errors
+    /// [`Failure::Connect`], [`Failure::Broken`].
+    pub(super) async fn send_on(
+        &self,
+        head: Request<Bytes>,
+        body: reqwest::Body,
+    ) -> Result<Reply, Failure> {
+        let mut request = reqwest::Request::try_from(head).map_err(|_| Failure::Connect)?;
+        *request.body_mut() = Some(body);
+        let answer = self.other.execute(request).await;
+        let answer = answer.map_err(|error| from_reqwest(&error))?;
+        Ok(Response::from(answer).map(ReplyBody::Proxied))
+    }
+
     /// Sends a request and waits for the head of the answer.
     ///
     /// # Errors

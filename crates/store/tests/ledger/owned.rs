@@ -1,6 +1,6 @@
 //! What customers have made at providers: an object has one owner, whoever else names it.
 
-use billing::{AccountId, KeyId};
+use billing::{AccountId, Credits, KeyId, RequestId};
 use store::{ABOUT_BYTES_MAX, NewObject, ObjectKind, ObjectPage, OwnedObject, Owner};
 use uuid::Uuid;
 
@@ -21,6 +21,7 @@ fn file(owner: Owner, id: &str) -> NewObject<'_> {
         kind: ObjectKind::File,
         about: Some("{}"),
         made_by: None,
+        expected: None,
     }
 }
 
@@ -108,6 +109,29 @@ async fn what_is_said_of_an_object_is_kept(world: World) {
     );
 }
 
+async fn what_batches_may_cost_is_summed_until_they_are_paid_for(world: World) {
+    let store = &world.store;
+    let batch = |key: u128, id: &'static str, nanos| NewObject {
+        kind: ObjectKind::Batch,
+        expected: Some(("p/m", Credits::from_nanos(nanos))),
+        ..file(owner(key), id)
+    };
+    for new in [batch(1, "batch-a", 5), batch(2, "batch-b", 7)] {
+        assert!(store.own(&new).await.unwrap());
+    }
+    let account = owner(1).account;
+    let expected = async || store.expected_of(account).await.unwrap().nanos();
+    assert_eq!(expected().await, 12, "of all keys of the account");
+    let object = store.objects(&["batch-a"]).await.unwrap().remove(0);
+    assert_eq!(object.model.as_deref(), Some("p/m"));
+    store.expect_nothing(&object).await.unwrap();
+    assert_eq!(expected().await, 7);
+    let first = store.results_paying(&object).await.unwrap();
+    assert_eq!(store.results_paying(&object).await.unwrap(), first);
+    let nobody = RequestId::from_uuid(Uuid::from_u128(3));
+    assert!(store.booked(account, &[nobody]).await.unwrap().is_empty());
+}
+
 async fn one_of_many_becomes_the_owner(world: World) {
     let tasks = (0..8).map(|n| {
         let url = world.url.clone();
@@ -129,5 +153,6 @@ on_both!(
     an_object_stays_with_its_first_owner,
     a_key_lists_its_own,
     what_is_said_of_an_object_is_kept,
+    what_batches_may_cost_is_summed_until_they_are_paid_for,
     one_of_many_becomes_the_owner
 );
