@@ -26,6 +26,14 @@ pub(crate) struct ProviderFile {
     #[serde(default)]
     #[expect(dead_code, reason = "read to prove that it parses")]
     pub(crate) paths: BTreeMap<String, String>,
+    /// Whether it keeps files and works off batches.
+    #[serde(default)]
+    #[expect(dead_code, reason = "read to prove that it parses")]
+    pub(crate) files: bool,
+    /// Other paths that are passed on.
+    #[serde(default)]
+    #[expect(dead_code, reason = "read to prove that it parses")]
+    pub(crate) passthrough: BTreeMap<String, toml::Value>,
     #[serde(default)]
     pub(crate) models: Vec<Model>,
 }

@@ -143,6 +143,9 @@ fn text<'a>(value: &'a Value, name: &str) -> &'a str {
         .unwrap_or_else(|| panic!("{name} in {value}"))
 }
 
+/// A route only so that it is not taken for an id: it is passed on, or is nothing.
+const NO_PATH: &str = "/v1/responses/compact";
+
 /// Every path and method of the router itself: paths from its debug output, methods from the
 /// `Allow` of a 405.
 async fn routes_of_the_router(gateway: &Gateway) -> BTreeSet<(String, String)> {
@@ -162,6 +165,9 @@ async fn routes_of_the_router(gateway: &Gateway) -> BTreeSet<(String, String)> {
     let mut routes = BTreeSet::new();
     for path in paths {
         let url = path.replace("{id}", "x").replace("{*id}", "x");
+        if path == NO_PATH {
+            continue;
+        }
         let answer = gateway.call(ADMIN, Method::TRACE, &url, None).await;
         assert_eq!(answer.status, 405, "{path}");
         let allow = answer.headers["allow"].to_str().unwrap().to_owned();

@@ -235,6 +235,7 @@ pub(super) fn response_answer(schemas: &mut Schemas) -> Value {
 /// A stream of a response's events.
 pub(super) fn response_event(_: &mut Schemas) -> Value {
     json!({
+        "type": ["string", "object", "array"],
         "description": "OpenAI's events from response.created to response.completed or response.incomplete; response.failed and an `error` event where the stream ended early.",
     })
 }
@@ -289,6 +290,7 @@ pub(super) fn message_answer(schemas: &mut Schemas) -> Value {
 /// A stream of a message's events.
 pub(super) fn message_event(_: &mut Schemas) -> Value {
     json!({
+        "type": ["string", "object", "array"],
         "description": "Anthropic's events from message_start to message_stop; an `error` event in its place where the stream ended early.",
     })
 }
@@ -296,6 +298,8 @@ pub(super) fn message_event(_: &mut Schemas) -> Value {
 /// A stream of server-sent events.
 pub(super) fn chat_event(_: &mut Schemas) -> Value {
     json!({
+        // A reader of events gives them one by one, or their text.
+        "type": ["string", "object", "array"],
         "description": "Events `data: {chunk}`, at the end `data: [DONE]`; before it an event with `error`, where the stream ended early.",
     })
 }

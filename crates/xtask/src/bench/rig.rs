@@ -98,27 +98,9 @@ pub(super) fn run(checkout: &Checkout, rig: &Rig) -> Result<Report, Failure> {
         return Ok(report);
     };
     let folder = folder.canonicalize().map_err(Failure::file(&folder))?;
-    for needed in ["run", "target/release/load", "target/release/mock-upstream"] {
-        if !folder.join(needed).is_file() {
-            report.blame(format!(
-                "the rig has no {needed}: its README says how it is built"
-            ));
-        }
-    }
+    let there = installed(&folder, &mut report);
     if !report.all_well {
         return Ok(report);
-    }
-    let peers = env::var_os("PEERS").map_or_else(|| folder.join("peers"), PathBuf::from);
-    let (there, missing): (Vec<&Peer>, Vec<&Peer>) = PEERS
-        .iter()
-        .partition(|peer| is_there(&(peer.program)(&folder, &peers)));
-    for peer in missing {
-        let program = (peer.program)(&folder, &peers);
-        report.say(format!(
-            "left out: {} is not installed ({})",
-            peer.name,
-            program.display()
-        ));
     }
     let tools = Tools::new(checkout, "bench")?;
     let build = [
@@ -169,6 +151,30 @@ pub(super) fn run(checkout: &Checkout, rig: &Rig) -> Result<Report, Failure> {
         let _ = fs::remove_file(format!("{}{end}", database.display()));
     }
     Ok(report)
+}
+
+/// What of the rig is there; blames the report for what nothing goes without.
+fn installed(folder: &Path, report: &mut Report) -> Vec<&'static Peer> {
+    for needed in ["run", "target/release/load", "target/release/mock-upstream"] {
+        if !folder.join(needed).is_file() {
+            report.blame(format!(
+                "the rig has no {needed}: its README says how it is built"
+            ));
+        }
+    }
+    let peers = env::var_os("PEERS").map_or_else(|| folder.join("peers"), PathBuf::from);
+    let (there, missing): (Vec<&Peer>, Vec<&Peer>) = PEERS
+        .iter()
+        .partition(|peer| is_there(&(peer.program)(folder, &peers)));
+    for peer in missing {
+        let program = (peer.program)(folder, &peers);
+        report.say(format!(
+            "left out: {} is not installed ({})",
+            peer.name,
+            program.display()
+        ));
+    }
+    there
 }
 
 fn on_postgres(tollway: &Path, work: &Path, cluster: &Cluster) -> Result<Gateway, Failure> {

@@ -226,17 +226,8 @@ impl Step {
             }
             Self::Prices => prices(&tools),
             Self::Build => {
-                let arguments = [
-                    "build",
-                    "--locked",
-                    "-p",
-                    "gateway",
-                    "-p",
-                    "mock-provider",
-                    "-p",
-                    "auditor",
-                    "--bins",
-                ];
+                let arguments = "build --locked -p gateway -p mock-provider -p auditor --bins";
+                let arguments: Vec<_> = arguments.split(' ').collect();
                 tools.cargo(&arguments, Runner::ExitCode, 30 * MINUTE)
             }
             Self::Rust => rust(session, &tools),
