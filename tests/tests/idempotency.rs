@@ -518,7 +518,7 @@ async fn a_killed_gateways_request_runs_anew_or_stays_charged() {
     });
     let asked = provider.wait_for(|stats| stats.at_gates == 1);
     asked.await.unwrap();
-    // One that has delivered and was written down: a stream looks at its checkpoint with output.
+    // One that has delivered and was written down.
     let script = Script::new()
         .role()
         .tokens(3)

@@ -67,6 +67,8 @@ pub struct Stream {
     quiet_since: Option<Instant>,
     burst: Burst,
     last_checkpoint: Instant,
+    /// There was output since.
+    checkpoint_lacks: bool,
     cut_now: BoxFuture<'static, ()>,
 }
 
@@ -138,6 +140,7 @@ impl Stream {
             quiet_since: None,
             burst: Burst::No,
             last_checkpoint: now,
+            checkpoint_lacks: false,
             cut_now: Box::pin(async move {
                 // An error means that nobody can cut any more: wait for ever.
                 if cut.wait_for(|cut| *cut).await.is_err() {
@@ -256,17 +259,33 @@ impl Stream {
         };
         let due = self.last_read + limit;
         // It was set for the first byte, which may be waited for longer than the next.
-        if self.idle.deadline() > due.into() {
-            self.idle.as_mut().reset(due.into());
+        let look = self.next_look(due);
+        if self.idle.deadline() > look.into() {
+            self.idle.as_mut().reset(look.into());
         }
         while self.idle.as_mut().poll(cx).is_ready() {
-            if Instant::now() >= due {
+            let now = Instant::now();
+            if now >= due {
                 self.fail(Failure::Timeout);
                 return Poll::Ready(());
             }
-            self.idle.as_mut().reset(due.into());
+            if self.checkpoint_lacks {
+                self.checkpoint_when_due(now);
+            }
+            let look = self.next_look(due);
+            self.idle.as_mut().reset(look.into());
         }
         Poll::Pending
+    }
+
+    /// Until when nothing needs to be done while nothing comes: a checkpoint does not wait for the
+    /// next output.
+    fn next_look(&self, due: Instant) -> Instant {
+        if self.checkpoint_lacks {
+            due.min(self.last_checkpoint + CHECKPOINT_EVERY)
+        } else {
+            due
+        }
     }
 
     /// Something came that was no output.
@@ -378,6 +397,7 @@ impl Stream {
             self.quiet_since = None;
             charge.mark_first_output(now);
             self.watched.output(now);
+            self.checkpoint_lacks = true;
         }
         self.write_chunk(chunk)?;
         self.search = Search::Enough;
@@ -519,6 +539,7 @@ impl Stream {
             return;
         }
         self.last_checkpoint = now;
+        self.checkpoint_lacks = false;
         if let Some(charge) = &mut self.charge
             && let Ok(Some(checkpoint)) = charge.checkpoint()
         {
