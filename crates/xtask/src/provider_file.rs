@@ -117,6 +117,9 @@ pub(crate) struct Model {
     pub(crate) tokenizer: Option<String>,
     pub(crate) token_factor: Option<u32>,
     pub(crate) learn_factor: Option<bool>,
+    /// A path, which an operator's own file has.
+    #[expect(dead_code, reason = "read to prove that it parses")]
+    pub(crate) tokenizer_json: Option<String>,
     pub(crate) context_window: u64,
     pub(crate) max_output_tokens: Option<u64>,
     #[serde(default)]
