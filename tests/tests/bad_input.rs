@@ -202,7 +202,7 @@ async fn wrong_paths_methods_and_models() {
         ),
         (
             Method::GET,
-            "/v1/chat/completions",
+            "/v1/embeddings",
             405,
             "method_not_allowed",
             "POST",

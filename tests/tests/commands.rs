@@ -4,7 +4,7 @@ use std::{fs, path::Path, process::Output};
 
 use mock_provider::Script;
 use serde_json::{Value, json};
-use tests::{ADMIN_KEY, Books, Gateway, PROMPT_TOKENS, chat, tollway};
+use tests::{ADMIN_KEY, Books, Gateway, PROMPT_TOKENS, chat, tollway, usage};
 
 fn text(output: &Output) -> String {
     let both = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
@@ -127,7 +127,8 @@ fn prices_are_shown_before_they_are_written() {
 async fn a_providers_export_is_laid_beside_the_charges() {
     let gateway = Gateway::start(Books::Sqlite).await;
     let customer = gateway.customer("1").await;
-    let script = Script::new().tokens(5).usage().done();
+    let script = Script::new().tokens(5).finish("stop");
+    let script = script.usage_json(&usage(PROMPT_TOKENS, 5)).done();
     gateway.provider.script("m", script);
     for _ in 0..2 {
         let answer = gateway
