@@ -23,33 +23,33 @@ pub trait Vocabulary: Send + Sync {
 }
 
 /// A tokenizer that was read when the program started and is there until it ends.
+/// One address, because every open stream has it.
 #[derive(Clone, Copy)]
-pub struct Given {
-    name: &'static str,
-    vocabulary: &'static dyn Vocabulary,
+pub struct Given(&'static Kept);
+
+struct Kept {
+    name: String,
+    vocabulary: Box<dyn Vocabulary>,
 }
 
 impl Given {
     /// Keeps a tokenizer for as long as the program runs: read each one once.
     #[must_use]
     pub fn keep(vocabulary: Box<dyn Vocabulary>) -> Self {
-        let vocabulary: &'static dyn Vocabulary = Box::leak(vocabulary);
-        Self {
-            name: vocabulary.name(),
-            vocabulary,
-        }
+        let name = vocabulary.name().to_owned();
+        Self(Box::leak(Box::new(Kept { name, vocabulary })))
     }
 
     /// Its name.
     #[must_use]
     pub const fn name(self) -> &'static str {
-        self.name
+        self.0.name.as_str()
     }
 
     /// The tokens of a piece: a token is at least a byte, whatever is said, so that bounds in
     /// bytes hold.
     pub(crate) fn count(self, piece: &str) -> u64 {
-        self.vocabulary.count(piece).min(piece.len() as u64)
+        self.0.vocabulary.count(piece).min(piece.len() as u64)
     }
 
     /// The tokens of each beginning of a piece, from its first byte on: those that end in it, and
@@ -58,7 +58,7 @@ impl Given {
         let mut counts = vec![0; piece.len()];
         let mut from = 0;
         let mut tokens = 0;
-        for end in self.vocabulary.ends(piece) {
+        for end in self.0.vocabulary.ends(piece) {
             tokens += 1;
             let to = end.min(piece.len());
             if let Some(beginnings) = counts.get_mut(from..to) {
@@ -78,13 +78,13 @@ impl Given {
 
 impl fmt::Debug for Given {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Given").field(&self.name).finish()
+        f.debug_tuple("Given").field(&self.0.name).finish()
     }
 }
 
 impl PartialEq for Given {
     fn eq(&self, other: &Self) -> bool {
-        self.name == other.name
+        self.0.name == other.0.name
     }
 }
 
@@ -92,7 +92,7 @@ impl Eq for Given {}
 
 impl hash::Hash for Given {
     fn hash<H: hash::Hasher>(&self, state: &mut H) {
-        self.name.hash(state);
+        self.0.name.hash(state);
     }
 }
 

