@@ -232,12 +232,16 @@ pub async fn content(State(app): State<Shared>, request: Request) -> Result<Resp
         let response = objects::ask(app, provider, about).await?;
         let kind = response.headers().get(header::CONTENT_TYPE).cloned();
         let length = response.headers().get(header::CONTENT_LENGTH);
-        if response.status() == StatusCode::NO_CONTENT || length.is_some_and(|text| text == "0") {
-            return Ok(Response::new(Body::empty()));
-        }
-        let first = relay::first(response, &app.settings).await;
-        let bytes = first.map_err(|failure| objects::failed(provider, failure))?;
-        let mut answer = Response::new(bytes.passed_on(arrival.watched.clone()));
+        let empty =
+            response.status() == StatusCode::NO_CONTENT || length.is_some_and(|text| text == "0");
+        let body = if empty {
+            Body::empty()
+        } else {
+            let first = relay::first(response, &app.settings).await;
+            let bytes = first.map_err(|failure| objects::failed(provider, failure))?;
+            bytes.passed_on(arrival.watched.clone())
+        };
+        let mut answer = Response::new(body);
         let plain = HeaderValue::from_static("application/octet-stream");
         answer
             .headers_mut()
