@@ -98,6 +98,7 @@ class Program:
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
+            start_new_session=True,
         )
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -141,12 +142,16 @@ class Program:
         try:
             return self.process.wait(STOP_SECONDS_MAX)
         except subprocess.TimeoutExpired:
-            self.kill()
             return -signal.SIGKILL
+        finally:
+            self.kill()
 
     def kill(self):
-        """Ends it at once."""
-        self.process.kill()
+        """Ends it at once, with whatever it started: a program may be a wrapper around another."""
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
         self.process.wait()
 
 
