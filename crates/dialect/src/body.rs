@@ -87,9 +87,8 @@ impl<'a> Body<'a> {
 
     /// Where a member's value is; the last one where it is given twice. `null` counts as absent.
     pub(crate) fn span(&self, name: &str) -> Option<Range<usize>> {
-        let mut members = self.members.iter().rev();
-        let member = members.find(|member| member.name == name)?;
-        (json::slice(self.text, &member.value) != "null").then(|| member.value.clone())
+        self.place(name)
+            .filter(|at| json::slice(self.text, at) != "null")
     }
 
     /// The JSON of a member, likewise.

@@ -115,11 +115,7 @@ pub(crate) fn encode(
     Ok(WireRequest {
         path: quirks.path_for(PATH, edit.upstream_model),
         headers: headers(quirks, betas),
-        body: if splice.is_empty() {
-            Bytes::copy_from_slice(text.as_bytes())
-        } else {
-            Bytes::from(splice.apply(text))
-        },
+        body: Bytes::from(splice.apply(text)),
     })
 }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use crate::body::Member;
+use crate::body::{Member, leave_out};
 use crate::error::RequestError;
 use crate::features::Features;
 use crate::framing::Framing;
@@ -251,14 +251,7 @@ fn write(request: &ChatRequest<'_>, fates: &[Fate<'_>], added: &[(&str, Cow<'_, 
     let mut kept_before = false;
     for (index, (member, fate)) in members.iter().zip(fates).enumerate() {
         if fate.left_out {
-            // With a member before it goes the comma before it, else the comma after it.
-            let previous = index.checked_sub(1).and_then(|before| members.get(before));
-            let span = match (kept_before, previous, members.get(index + 1)) {
-                (true, Some(previous), _) => previous.value.end..member.value.end,
-                (_, _, Some(next)) => member.key.start..next.key.start,
-                (_, _, None) => member.key.start..member.value.end,
-            };
-            splice.replace(span, "");
+            leave_out(members, index, kept_before, &mut splice);
             continue;
         }
         kept_before = true;
@@ -285,9 +278,6 @@ fn write(request: &ChatRequest<'_>, fates: &[Fate<'_>], added: &[(&str, Cow<'_, 
     }
     if !tail.is_empty() {
         splice.insert(end, tail);
-    }
-    if splice.is_empty() {
-        return Bytes::copy_from_slice(body.as_bytes());
     }
     Bytes::from(splice.apply(body))
 }

@@ -128,11 +128,7 @@ pub(crate) fn encode(
     Ok(WireRequest {
         path: PATH.to_owned(),
         headers: quirks.header_list(),
-        body: if splice.is_empty() {
-            Bytes::copy_from_slice(text.as_bytes())
-        } else {
-            Bytes::from(splice.apply(text))
-        },
+        body: Bytes::from(splice.apply(text)),
     })
 }
 
