@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tokens::Usage;
 
 use crate::error::UsageFault;
 
@@ -34,6 +35,20 @@ pub(crate) fn count(field: &'static str, names: &[Json<'_>]) -> Result<Option<u3
         .parse()
         .map(Some)
         .map_err(|_| UsageFault::TooLarge { field })
+}
+
+/// What of a prompt was not in a cache, taken apart. Cached tokens, audio and images may overlap (a
+/// cached image is both). No count of the overlap is reported, so cache comes first, then audio, then
+/// images, each at most what is left: no token is in two buckets, and the cheapest of its prices applies.
+pub(crate) fn fresh_prompt(fresh: u64, audio: u64, image: u64) -> Usage {
+    let audio_prompt = audio.min(fresh);
+    let image_prompt = image.min(fresh - audio_prompt);
+    Usage {
+        prompt: fresh - audio_prompt - image_prompt,
+        audio_prompt,
+        image_prompt,
+        ..Usage::default()
+    }
 }
 
 /// A missing count is none.

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use tokens::{Usage, UsageSource};
 
 use crate::client::{Bill, set_usage, splice_bill, usage_json};
-use crate::counts::{Json, count, inner, object, wide};
+use crate::counts::{Json, count, fresh_prompt, inner, object, wide};
 use crate::endpoint::Endpoint;
 use crate::error::{DecodeError, UpstreamError, UsageFault};
 use crate::json::{self, Splice};
@@ -297,21 +297,15 @@ fn buckets(
     let fresh = prompt
         .checked_sub(cached)
         .ok_or(too_much("cached_tokens"))?;
-    // A cached image is both, and no count says so: cache comes first, as in chats.
-    let audio_prompt = audio.min(fresh);
-    let image_prompt = image.min(fresh - audio_prompt);
     let text = count("output text_tokens", &[outside.text_tokens])?;
     let reasoning = wide(count("reasoning_tokens", &[outside.reasoning_tokens])?);
     let rest = completion
         .checked_sub(reasoning)
         .ok_or(too_much("reasoning_tokens"))?;
     let mut usage = Usage {
-        prompt: fresh - audio_prompt - image_prompt,
         cached_prompt: cached,
-        audio_prompt,
-        image_prompt,
         reasoning,
-        ..Usage::default()
+        ..fresh_prompt(fresh, audio, image)
     };
     // What is not said to be text is what the endpoint makes.
     let made = match text {

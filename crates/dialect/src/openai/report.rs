@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use tokens::Usage;
 
-use crate::counts::{Json, count, inner, object, wide};
+use crate::counts::{Json, count, fresh_prompt, inner, object, wide};
 use crate::error::UsageFault;
 use crate::quirks::{Convention, Quirks};
 
@@ -224,9 +224,6 @@ impl Counts {
         }
     }
 
-    /// Cached tokens, audio and images may overlap (a cached image is both). No count of the overlap
-    /// is reported, so cache comes first, then audio, then images, each at most what is left: no
-    /// token is in two buckets, and the cheapest of its prices applies.
     fn prompt_buckets(&self, prompt: u64, cached: Convention) -> Result<Usage, UsageFault> {
         let (read, write) = (wide(self.cached), wide(self.cache_write));
         let fresh = match cached {
@@ -250,15 +247,10 @@ impl Counts {
                 field: "prompt audio_tokens",
             });
         }
-        let audio_prompt = audio.min(fresh);
-        let image_prompt = image.min(fresh - audio_prompt);
         Ok(Usage {
-            prompt: fresh - audio_prompt - image_prompt,
             cached_prompt: read,
             cache_write_5m: write,
-            audio_prompt,
-            image_prompt,
-            ..Usage::default()
+            ..fresh_prompt(fresh, audio, image)
         })
     }
 

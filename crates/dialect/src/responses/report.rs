@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use tokens::{Usage, UsageSource};
 
 use crate::client::{Bill, add_cost};
-use crate::counts::{Json, count, inner, object, wide};
+use crate::counts::{Json, count, fresh_prompt, inner, object, wide};
 use crate::error::UsageFault;
 use crate::json::{self, Splice};
 
@@ -77,9 +77,6 @@ pub(super) fn read(json: &str) -> Result<Usage, UsageFault> {
             field: "input audio_tokens",
         });
     }
-    // What is cached and an image is both, and no count says so: cache comes first, as in chats.
-    let audio_prompt = audio.min(fresh);
-    let image_prompt = image.min(fresh - audio_prompt);
     let reasoning = counted("reasoning_tokens", outside.reasoning_tokens)?;
     let audio_completion = counted("output audio_tokens", outside.audio_tokens)?;
     let image_completion = counted("output image_tokens", outside.image_tokens)?;
@@ -93,16 +90,13 @@ pub(super) fn read(json: &str) -> Result<Usage, UsageFault> {
         return Err(UsageFault::TotalDisagrees);
     }
     Ok(Usage {
-        prompt: fresh - audio_prompt - image_prompt,
         cached_prompt: cached,
         cache_write_5m: written,
-        audio_prompt,
-        image_prompt,
         completion,
         reasoning,
         audio_completion,
         image_completion,
-        ..Usage::default()
+        ..fresh_prompt(fresh, audio, image)
     })
 }
 
