@@ -84,15 +84,13 @@ impl Escrow {
     /// The budget with this id, made empty where it was not known.
     #[must_use]
     pub fn budget(&self, id: BudgetId) -> Arc<Budget> {
-        let shard = self.shard(id);
-        if let Some(budget) = shard
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&id)
-        {
-            return budget.clone();
+        if let Some(budget) = self.known(id) {
+            return budget;
         }
-        let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
+        let mut shard = self
+            .shard(id)
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         // Read under the shard's lock: `reset` changes the name first and visits the shard after.
         let replica = self.replica();
         shard

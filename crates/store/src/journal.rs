@@ -217,25 +217,26 @@ impl Journal {
             }
             tokio::task::yield_now().await;
             let before = commands.len();
-            while commands.len() < BATCH_MAX
-                && let Ok(command) = self.commands.try_recv()
-            {
-                commands.push(command);
-            }
+            self.take_asked(commands);
             if commands.len() == before {
                 return;
             }
         }
     }
 
-    /// Puts what was asked into a batch, with what else is asked already: waiting longer would only
-    /// add delay.
-    fn collect(&mut self, batch: &mut Batch, waiters: &mut Waiters, mut commands: Vec<Command>) {
+    /// Takes what is asked already, as far as it goes into one batch.
+    fn take_asked(&mut self, commands: &mut Vec<Command>) {
         while commands.len() < BATCH_MAX
             && let Ok(command) = self.commands.try_recv()
         {
             commands.push(command);
         }
+    }
+
+    /// Puts what was asked into a batch, with what else is asked already: waiting longer would only
+    /// add delay.
+    fn collect(&mut self, batch: &mut Batch, waiters: &mut Waiters, mut commands: Vec<Command>) {
+        self.take_asked(&mut commands);
         for command in commands {
             match command {
                 Command::Refill(id) => {
