@@ -265,8 +265,8 @@ async fn balance(raw: &mut Raw) -> Result<(), BenchError> {
     let kind = raw.kind();
     let id = Sort::StoredCredit.sql_of_account(kind, "account_id");
     let sums = "(SELECT account_id, CAST(SUM(charged) AS bigint) AS total FROM charges GROUP BY account_id) AS c";
-    let keys =
-        "(SELECT key_id, CAST(SUM(charged) AS bigint) AS total FROM charges GROUP BY key_id) AS c";
+    let keys = "(SELECT account_id, key_id, CAST(SUM(charged) AS bigint) AS total \
+         FROM charges GROUP BY account_id, key_id) AS c";
     raw.run("BEGIN").await?;
     for text in [
         format!(
@@ -279,11 +279,11 @@ async fn balance(raw: &mut Raw) -> Result<(), BenchError> {
         ),
         format!(
             "UPDATE budgets SET spent = c.total FROM {sums} \
-             WHERE budgets.id = c.account_id AND budgets.kind = 'account'"
+             WHERE budgets.account_id = c.account_id AND budgets.id = c.account_id"
         ),
         format!(
             "UPDATE budgets SET spent = c.total, available = -c.total FROM {keys} \
-             WHERE budgets.id = c.key_id AND budgets.kind = 'key'"
+             WHERE budgets.account_id = c.account_id AND budgets.id = c.key_id"
         ),
     ] {
         raw.run(&text).await?;

@@ -590,8 +590,9 @@ mod tests {
     fn path(account: i64, key: i64) -> (Escrow, Path) {
         let escrow = Escrow::new(REPLICA, Instant::now());
         escrow.extend_fence(Instant::now() + Duration::from_secs(3600));
-        let a = escrow.budget(BudgetId::Account(AccountId::from_uuid(Uuid::from_u128(1))));
-        let k = escrow.budget(BudgetId::Key(KeyId::from_uuid(Uuid::from_u128(2))));
+        let owner = AccountId::from_uuid(Uuid::from_u128(1));
+        let a = escrow.budget(BudgetId::Account(owner));
+        let k = escrow.budget(BudgetId::Key(owner, KeyId::from_uuid(Uuid::from_u128(2))));
         a.add_lease(REPLICA, credits(account), None);
         k.add_lease(REPLICA, credits(key), None);
         (escrow, Path::new([k, a]))
@@ -610,7 +611,7 @@ mod tests {
         let now = Instant::now();
         let short = Reserved::take(&path, credits(5), now).unwrap_err();
         assert_eq!(short.missing, credits(1));
-        assert!(matches!(short.budget.id(), BudgetId::Key(_)));
+        assert!(matches!(short.budget.id(), BudgetId::Key(..)));
         assert_eq!(free(&path), [10, 4]);
         let hold = Reserved::take(&path, credits(4), now).unwrap();
         assert_eq!(free(&path), [6, 0]);

@@ -94,8 +94,8 @@ id!(
 pub enum BudgetId {
     /// An account's credits.
     Account(AccountId),
-    /// What a key may still spend of its own limit.
-    Key(KeyId),
+    /// What a key of this account may still spend of its own limit.
+    Key(AccountId, KeyId),
 }
 
 impl BudgetId {
@@ -104,7 +104,15 @@ impl BudgetId {
     pub const fn uuid(self) -> Uuid {
         match self {
             Self::Account(id) => id.uuid(),
-            Self::Key(id) => id.uuid(),
+            Self::Key(_, id) => id.uuid(),
+        }
+    }
+
+    /// The account that it belongs to: itself, or the key's.
+    #[must_use]
+    pub const fn account(self) -> AccountId {
+        match self {
+            Self::Account(account) | Self::Key(account, _) => account,
         }
     }
 }

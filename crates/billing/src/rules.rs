@@ -16,7 +16,7 @@ pub use rows::{
     Moment, RuleError,
 };
 
-use crate::{AccountId, BudgetId, Credits, EntryId, ReplicaId, RequestId};
+use crate::{AccountId, BudgetId, Credits, EntryId, KeyId, ReplicaId, RequestId};
 
 /// A wanted slice smaller than this many times what is needed is not worth keeping: then exactly
 /// what is needed is handed out.
@@ -184,7 +184,7 @@ impl Book {
         let now = self.now;
         let usable_until = match id {
             BudgetId::Account(account) => self.next_expiry(account, now),
-            BudgetId::Key(_) => None,
+            BudgetId::Key(..) => None,
         };
         let mine = self.lease_amount(id, replica);
         let budget = self.budgets.get_mut(&id).ok_or(RuleError::UnknownBudget)?;
@@ -350,10 +350,15 @@ impl Book {
     ///
     /// # Errors
     /// [`RuleError::UnknownBudget`], [`RuleError::Overflow`].
-    pub fn set_limit(&mut self, key: crate::KeyId, limit: Credits) -> Result<(), RuleError> {
+    pub fn set_limit(
+        &mut self,
+        account: AccountId,
+        key: KeyId,
+        limit: Credits,
+    ) -> Result<(), RuleError> {
         let budget = self
             .budgets
-            .get_mut(&BudgetId::Key(key))
+            .get_mut(&BudgetId::Key(account, key))
             .ok_or(RuleError::UnknownBudget)?;
         budget.available = limit
             .checked_sub(budget.spent)?
@@ -374,7 +379,7 @@ impl Book {
         let collected = uncovered.min(room);
         let charged = from_lease.checked_add(collected)?;
         let spent = budget.spent.checked_add(charged)?;
-        let key = BudgetId::Key(due.key);
+        let key = BudgetId::Key(due.account, due.key);
         let key_leased = charged.min(self.lease_amount(key, due.lease));
         let key_budget = self.budget(key)?;
         let key_available = key_budget

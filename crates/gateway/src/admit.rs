@@ -436,7 +436,7 @@ pub async fn set_aside(
 pub fn refused(shortfall: &Shortfall, required: Credits, own: Credits) -> ApiError {
     let scope = match shortfall.budget {
         BudgetId::Account(_) => Scope::Account,
-        BudgetId::Key(_) => Scope::Key,
+        BudgetId::Key(..) => Scope::Key,
     };
     let held = shortfall
         .held

@@ -92,8 +92,9 @@ struct AccountRecord {
 
 const SELECT_ACCOUNT: &str = "SELECT a.id, a.name, a.overdraft, a.disabled, a.metadata, \
      a.created_at, a.updated_at, b.available, b.leased, b.spent, \
-     CAST(COALESCE((SELECT SUM(l.held) FROM leases l WHERE l.budget_id = a.id), 0) AS bigint) AS held \
-     FROM accounts a JOIN budgets b ON b.id = a.id";
+     CAST(COALESCE((SELECT SUM(l.held) FROM leases l \
+        WHERE l.account_id = a.id AND l.budget_id = a.id), 0) AS bigint) AS held \
+     FROM accounts a JOIN budgets b ON b.account_id = a.id AND b.id = a.id";
 
 impl Store {
     /// Makes an account.
@@ -197,7 +198,6 @@ pub(crate) async fn create_account_in(
     let mut loaded = book::load(&mut link, &account_scope(id)).await?;
     loaded.book.open(BudgetRow {
         id: BudgetId::Account(id),
-        account: id,
         available: Credits::ZERO,
         floor: account.overdraft.checked_neg().map_err(RuleError::from)?,
         leased: Credits::ZERO,

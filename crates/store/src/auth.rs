@@ -256,7 +256,7 @@ impl LookedUp {
         let limit = self.limit_credits.map(Credits::from_nanos);
         let mut budgets = vec![escrow.budget(BudgetId::Account(account_id))];
         if limit.is_some() {
-            budgets.push(escrow.budget(BudgetId::Key(key_id)));
+            budgets.push(escrow.budget(BudgetId::Key(account_id, key_id)));
         }
         Ok(KeyRecord {
             key_id,

@@ -151,8 +151,9 @@ impl Batch {
         for item in &self.settlements {
             let facts = &item.settlement.facts;
             scope.budgets.insert(BudgetId::Account(facts.account_id));
-            scope.budgets.insert(BudgetId::Key(facts.key_id));
-            scope.owned.insert(facts.key_id);
+            scope
+                .budgets
+                .insert(BudgetId::Key(facts.account_id, facts.key_id));
             let request = (facts.account_id, facts.request_id);
             scope.requests.insert(request);
             if self.careful || item.settlement.lease != replica {
@@ -487,6 +488,10 @@ async fn write_marks(
         return Ok(());
     }
     let rows = Rows::new()
+        .uuid(
+            "account_id",
+            batch.held.iter().map(|h| h.0.account().uuid()),
+        )
         .uuid("budget_id", batch.held.iter().map(|h| h.0.uuid()))
         .int(
             "held",
@@ -494,7 +499,8 @@ async fn write_marks(
         );
     let update = sql(
         "UPDATE leases SET held = s.held, updated_at = {now} FROM {rows} \
-         WHERE leases.budget_id = s.budget_id AND leases.replica_id = ?",
+         WHERE leases.account_id = s.account_id AND leases.budget_id = s.budget_id \
+           AND leases.replica_id = ?",
     );
     link.run(update.rows(rows).uuid(replica.uuid())).await?;
     Ok(())

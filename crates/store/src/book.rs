@@ -17,10 +17,8 @@ use crate::{
 /// What a transaction is going to touch.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Scope {
-    /// Budgets that are read or changed. The accounts of keys need not be named.
+    /// Budgets that are read or changed. The accounts of keys need not be named: they are locked.
     pub(crate) budgets: BTreeSet<BudgetId>,
-    /// Keys among them whose account is known and is one of them, too: nobody has to look it up.
-    pub(crate) owned: BTreeSet<KeyId>,
     /// The most that may be drawn from an account, where that is known: then only as many of its
     /// grants are loaded as matter. Of all others every grant with a rest is.
     pub(crate) draws: BTreeMap<AccountId, Credits>,
@@ -34,16 +32,6 @@ pub(crate) struct Scope {
 }
 
 impl Scope {
-    /// The accounts of all budgets, where every one is known.
-    fn accounts(&self) -> Option<Rows> {
-        let ids = self.budgets.iter().filter_map(|id| match id {
-            BudgetId::Account(account) => Some(Some(account.uuid())),
-            BudgetId::Key(key) if self.owned.contains(key) => None,
-            BudgetId::Key(_) => Some(None),
-        });
-        ids.collect::<Option<Vec<_>>>().map(Rows::ids)
-    }
-
     /// Nothing of this budget's grants is used up, unless something else says so.
     pub(crate) fn draw_nothing(&mut self, budget: BudgetId) {
         if let BudgetId::Account(account) = budget {
@@ -100,18 +88,22 @@ struct BookedRecord {
 /// account only under that lock. The rows are read by later statements than the one that waited
 /// for the locks, because a statement sees other tables as they were before it waited.
 pub(crate) async fn load(link: &mut Link<'_>, scope: &Scope) -> Result<Loaded, StoreError> {
-    let ids = || Rows::ids(scope.budgets.iter().map(|id| id.uuid()));
-    match scope.accounts() {
-        Some(accounts) => lock_accounts(link, accounts).await?,
-        None => lock(link, ids()).await?,
-    }
+    lock(link, scope.budgets.iter().map(|id| id.account())).await?;
+    let ids = Rows::new()
+        .uuid(
+            "account_id",
+            scope.budgets.iter().map(|id| id.account().uuid()),
+        )
+        .uuid("id", scope.budgets.iter().map(|id| id.uuid()));
     let budgets = sql(
         "SELECT b.id, b.account_id, b.kind, b.available, b.floor, b.leased, b.spent, b.debt, \
-         l.amount AS lease, {now} AS now FROM {rows} JOIN budgets b ON b.id = s.id \
-         LEFT JOIN leases l ON l.budget_id = b.id AND l.replica_id = ?",
+         l.amount AS lease, {now} AS now FROM {rows} \
+         JOIN budgets b ON b.account_id = s.account_id AND b.id = s.id \
+         LEFT JOIN leases l ON l.account_id = b.account_id AND l.budget_id = b.id \
+           AND l.replica_id = ?",
     );
     let replica = scope.replica.map_or(Uuid::nil(), ReplicaId::uuid);
-    let budgets: Vec<BudgetRecord> = link.all(budgets.rows(ids()).uuid(replica)).await?;
+    let budgets: Vec<BudgetRecord> = link.all(budgets.rows(ids).uuid(replica)).await?;
     let now = match budgets.first() {
         Some(row) => Moment(row.now),
         None => now(link).await?,
@@ -137,27 +129,21 @@ pub(crate) async fn load(link: &mut Link<'_>, scope: &Scope) -> Result<Loaded, S
     })
 }
 
-/// Locks the accounts of these budgets.
-pub(crate) async fn lock(link: &mut Link<'_>, ids: Rows) -> Result<(), StoreError> {
-    let lock = sql("SELECT id FROM budgets WHERE id IN \
-         (SELECT b.account_id FROM {rows} JOIN budgets b ON b.id = s.id) ORDER BY id {lock}");
+/// Locks these accounts, in the order of their ids.
+pub(crate) async fn lock(
+    link: &mut Link<'_>,
+    accounts: impl IntoIterator<Item = AccountId>,
+) -> Result<(), StoreError> {
+    let accounts: BTreeSet<Uuid> = accounts.into_iter().map(AccountId::uuid).collect();
+    let lock = sql(
+        "SELECT account_id FROM budgets WHERE (account_id, id) IN (SELECT id, id FROM {rows}) \
+         ORDER BY account_id {lock}",
+    );
     match link.flavor() {
         // Its transactions hold the one write lock from the start.
         Flavor::Sqlite => {}
         Flavor::Postgres => {
-            link.run(lock.rows(ids)).await?;
-        }
-    }
-    Ok(())
-}
-
-/// Locks these accounts: a third of the look-ups that it takes to find them through their keys.
-async fn lock_accounts(link: &mut Link<'_>, accounts: Rows) -> Result<(), StoreError> {
-    let lock = sql("SELECT id FROM budgets WHERE id IN (SELECT id FROM {rows}) ORDER BY id {lock}");
-    match link.flavor() {
-        Flavor::Sqlite => {}
-        Flavor::Postgres => {
-            link.run(lock.rows(accounts)).await?;
+            link.run(lock.rows(Rows::ids(accounts))).await?;
         }
     }
     Ok(())
@@ -234,6 +220,7 @@ impl Loaded {
             .partition(|row| !self.budgets.contains_key(&row.id));
         let rows = |of: &[&BudgetRow]| {
             Rows::new()
+                .uuid("account_id", of.iter().map(|b| b.id.account().uuid()))
                 .uuid("id", of.iter().map(|b| b.id.uuid()))
                 .int("available", of.iter().map(|b| b.available.nanos()))
                 .int("floor", of.iter().map(|b| b.floor.nanos()))
@@ -242,15 +229,13 @@ impl Loaded {
                 .int("debt", of.iter().map(|b| b.debt.nanos()))
         };
         if !new.is_empty() {
-            let rows = rows(&new)
-                .uuid("account_id", new.iter().map(|b| b.account.uuid()))
-                .text("kind", new.iter().map(|b| kind(b.id)));
+            let rows = rows(&new).text("kind", new.iter().map(|b| kind(b.id)));
             insert(link, "budgets", rows).await?;
         }
         let update = sql(
             "UPDATE budgets SET available = s.available, floor = s.floor, \
              leased = s.leased, spent = s.spent, debt = s.debt \
-             FROM {rows} WHERE budgets.id = s.id",
+             FROM {rows} WHERE budgets.account_id = s.account_id AND budgets.id = s.id",
         );
         Ok((!changed.is_empty()).then(|| update.rows(rows(&changed))))
     }
@@ -265,13 +250,17 @@ impl Loaded {
             return None;
         }
         let rows = Rows::new()
+            .uuid(
+                "account_id",
+                changed.iter().map(|l| l.budget.account().uuid()),
+            )
             .uuid("budget_id", changed.iter().map(|l| l.budget.uuid()))
             .uuid("replica_id", changed.iter().map(|l| l.replica.uuid()))
             .int("amount", changed.iter().map(|l| l.amount.nanos()));
         let upsert = sql(
-            "INSERT INTO leases (budget_id, replica_id, amount, held, updated_at) \
-             SELECT budget_id, replica_id, amount, 0, {now} FROM {rows} WHERE true \
-             ON CONFLICT (budget_id, replica_id) \
+            "INSERT INTO leases (account_id, budget_id, replica_id, amount, held, updated_at) \
+             SELECT account_id, budget_id, replica_id, amount, 0, {now} FROM {rows} WHERE true \
+             ON CONFLICT (account_id, budget_id, replica_id) \
              DO UPDATE SET amount = excluded.amount, updated_at = excluded.updated_at",
         );
         Some(upsert.rows(rows))
@@ -362,14 +351,17 @@ pub(crate) async fn insert(
 pub(crate) fn kind(id: BudgetId) -> &'static str {
     match id {
         BudgetId::Account(_) => "account",
-        BudgetId::Key(_) => "key",
+        BudgetId::Key(..) => "key",
     }
 }
 
-pub(crate) fn budget_id(kind: &str, id: Uuid) -> Result<BudgetId, StoreError> {
+pub(crate) fn budget_id(kind: &str, account: Uuid, id: Uuid) -> Result<BudgetId, StoreError> {
     match kind {
-        "account" => Ok(BudgetId::Account(AccountId::from_uuid(id))),
-        "key" => Ok(BudgetId::Key(KeyId::from_uuid(id))),
+        "account" if account == id => Ok(BudgetId::Account(AccountId::from_uuid(id))),
+        "key" => Ok(BudgetId::Key(
+            AccountId::from_uuid(account),
+            KeyId::from_uuid(id),
+        )),
         _ => Err(StoreError::Corrupt(format!("a budget of kind {kind}"))),
     }
 }
@@ -387,7 +379,7 @@ impl BudgetRecord {
             return Ok(None);
         };
         Ok(Some(LeaseRow {
-            budget: budget_id(&self.kind, self.id)?,
+            budget: budget_id(&self.kind, self.account_id, self.id)?,
             replica,
             amount: Credits::from_nanos(amount),
         }))
@@ -395,8 +387,7 @@ impl BudgetRecord {
 
     fn row(self) -> Result<BudgetRow, StoreError> {
         Ok(BudgetRow {
-            id: budget_id(&self.kind, self.id)?,
-            account: AccountId::from_uuid(self.account_id),
+            id: budget_id(&self.kind, self.account_id, self.id)?,
             available: Credits::from_nanos(self.available),
             floor: Credits::from_nanos(self.floor),
             leased: Credits::from_nanos(self.leased),

@@ -274,7 +274,7 @@ pub(crate) async fn insert_dead(
     let names = rows.names();
     let text = format!(
         "INSERT INTO dead_settlements ({names}) SELECT {names} FROM {{rows}} WHERE true \
-         ON CONFLICT (request_id) DO NOTHING"
+         ON CONFLICT (account_id, request_id) DO NOTHING"
     );
     link.run(sql(text).rows(rows)).await?;
     Ok(())

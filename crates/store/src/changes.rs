@@ -27,6 +27,8 @@ pub(crate) struct ChangeRecord {
     pub(crate) seq: i64,
     pub(crate) kind: String,
     pub(crate) id: Uuid,
+    /// Of the budget of a key.
+    pub(crate) account_id: Option<Uuid>,
     pub(crate) source: Option<Uuid>,
 }
 
@@ -100,16 +102,18 @@ pub(crate) async fn announce(
     change: Change,
     source: Option<ReplicaId>,
 ) -> Result<(), StoreError> {
-    let (kind, id) = match change {
-        Change::Key(id) => ("key", id.uuid()),
-        Change::Account(id) => ("account", id.uuid()),
-        Change::Recall(BudgetId::Account(id)) => ("recall_account", id.uuid()),
-        Change::Recall(BudgetId::Key(id)) => ("recall_key", id.uuid()),
+    let (kind, id, account) = match change {
+        Change::Key(id) => ("key", id.uuid(), None),
+        Change::Account(id) => ("account", id.uuid(), None),
+        Change::Recall(BudgetId::Account(id)) => ("recall_account", id.uuid(), None),
+        Change::Recall(BudgetId::Key(account, id)) => ("recall_key", id.uuid(), Some(account)),
     };
-    let insert = sql("INSERT INTO changes (kind, id, source, at) SELECT ?, ?, ?, {now}");
+    let insert =
+        sql("INSERT INTO changes (kind, id, account_id, source, at) SELECT ?, ?, ?, ?, {now}");
     let insert = insert
         .text(kind)
         .uuid(id)
+        .opt_uuid(account.map(AccountId::uuid))
         .opt_uuid(source.map(ReplicaId::uuid));
     link.run(insert).await?;
     match link {
@@ -132,7 +136,10 @@ impl ChangeRecord {
             "recall_account" => Some(Change::Recall(BudgetId::Account(AccountId::from_uuid(
                 self.id,
             )))),
-            "recall_key" => Some(Change::Recall(BudgetId::Key(KeyId::from_uuid(self.id)))),
+            "recall_key" => Some(Change::Recall(BudgetId::Key(
+                AccountId::from_uuid(self.account_id?),
+                KeyId::from_uuid(self.id),
+            ))),
             _ => None,
         }
     }

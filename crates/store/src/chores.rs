@@ -62,7 +62,7 @@ pub(crate) async fn run(store: Store, options: LedgerOptions, escrow: Escrow) {
 /// Ends grants whose time is over, as far as no replica has them leased.
 pub(crate) async fn expire(store: &Store) -> Result<(), StoreError> {
     let find = sql("SELECT DISTINCT g.account_id FROM grants g \
-         JOIN budgets b ON b.id = g.account_id \
+         JOIN budgets b ON b.account_id = g.account_id AND b.id = g.account_id \
          WHERE g.remaining > 0 AND g.expires_at <= {now} AND b.available > 0 LIMIT ?");
     let due: Vec<(Uuid,)> = {
         let mut reader = store.read().await?;

@@ -39,7 +39,7 @@ pub(crate) async fn load(
 ) -> Result<Vec<(AccountId, GrantRow)>, StoreError> {
     let accounts = scope.budgets.iter().filter_map(|id| match id {
         BudgetId::Account(account) => Some(*account),
-        BudgetId::Key(_) => None,
+        BudgetId::Key(..) => None,
     });
     let (few, mut whole): (BTreeSet<AccountId>, BTreeSet<AccountId>) =
         accounts.partition(|account| scope.draws.contains_key(account));

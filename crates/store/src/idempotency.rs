@@ -256,11 +256,13 @@ impl Store {
         let mut tx = self.begin().await?;
         let mut link = tx.link();
         let account = claim.account.uuid();
-        book::lock(&mut link, Rows::ids([account])).await?;
+        book::lock(&mut link, [claim.account]).await?;
         let charged = sql("SELECT 1 FROM charges WHERE account_id = ? AND id = ? \
-             AND charged > 0 UNION ALL SELECT 1 FROM dead_settlements WHERE request_id = ?")
+             AND charged > 0 UNION ALL SELECT 1 FROM dead_settlements \
+             WHERE account_id = ? AND request_id = ?")
         .uuid(account)
         .uuid(before.uuid())
+        .uuid(account)
         .uuid(before.uuid());
         if link.maybe::<(i32,)>(charged).await?.is_some() {
             let mark = sql("UPDATE idempotent_requests SET state = 'not_kept' \

@@ -86,7 +86,9 @@ impl Idle {
     pub(crate) fn with(&self, settlement: &Settlement, escrow: &Escrow, now: Instant) -> Returned {
         let facts = &settlement.facts;
         let account = BudgetId::Account(facts.account_id);
-        let key = facts.key_has_limit.then_some(BudgetId::Key(facts.key_id));
+        let key = facts
+            .key_has_limit
+            .then_some(BudgetId::Key(facts.account_id, facts.key_id));
         [Some(account), key].map(|id| {
             let budget = escrow.known(id?)?;
             let figures = budget.figures();

@@ -134,7 +134,7 @@ struct KeyRecord {
 
 const SELECT_KEY: &str = "SELECT k.id, k.account_id, k.name, k.prefix, k.limit_credits, b.spent, \
      k.models, k.expires_at, k.revoked_at, k.metadata, k.created_at, k.updated_at \
-     FROM keys k JOIN budgets b ON b.id = k.id";
+     FROM keys k JOIN budgets b ON b.account_id = k.account_id AND b.id = k.id";
 
 impl Store {
     /// Makes a key, and an account with it where none is named, in one transaction.
@@ -255,7 +255,9 @@ impl Store {
         let metadata = patch.metadata.as_ref().map(check::metadata).transpose()?;
         let mut tx = self.begin().await?;
         let mut link = tx.link();
-        let mut loaded = book::load(&mut link, &key_scope(id)).await?;
+        // A key never changes its account; everything else of it is read under the lock.
+        let account = key_in(&mut link, id).await?.account_id;
+        let mut loaded = book::load(&mut link, &key_scope(account, id)).await?;
         let there = key_in(&mut link, id).await?;
         let limit = patch.limit.unwrap_or(there.limit);
         if let Some(limit) = limit {
@@ -263,7 +265,7 @@ impl Store {
         }
         loaded
             .book
-            .set_limit(id, limit.unwrap_or(Credits::ZERO))
+            .set_limit(account, id, limit.unwrap_or(Credits::ZERO))
             .map_err(refused)?;
         loaded.save(&mut link, &EntryNotes::default()).await?;
         let models = patch.models.unwrap_or(there.models);
@@ -415,10 +417,9 @@ async fn open_budget(
     account: AccountId,
     limit: Credits,
 ) -> Result<(), StoreError> {
-    let mut loaded = book::load(link, &key_scope(id)).await?;
+    let mut loaded = book::load(link, &key_scope(account, id)).await?;
     loaded.book.open(BudgetRow {
-        id: BudgetId::Key(id),
-        account,
+        id: BudgetId::Key(account, id),
         available: limit,
         floor: Credits::ZERO,
         leased: Credits::ZERO,
@@ -436,9 +437,9 @@ async fn key_in(link: &mut Link<'_>, id: KeyId) -> Result<Key, StoreError> {
         .key()
 }
 
-fn key_scope(id: KeyId) -> Scope {
+fn key_scope(account: AccountId, id: KeyId) -> Scope {
     Scope {
-        budgets: [BudgetId::Key(id)].into(),
+        budgets: [BudgetId::Key(account, id)].into(),
         ..Scope::default()
     }
 }

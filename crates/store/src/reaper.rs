@@ -150,7 +150,7 @@ pub(crate) async fn end_dead(
     for checkpoint in &checkpoints {
         let due = checkpoint.due(dead);
         scope.budgets.insert(BudgetId::Account(due.account));
-        scope.budgets.insert(BudgetId::Key(due.key));
+        scope.budgets.insert(BudgetId::Key(due.account, due.key));
         scope.requests.insert((due.account, due.request));
         scope.maybe_booked.insert((due.account, due.request));
     }

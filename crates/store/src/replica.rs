@@ -60,12 +60,11 @@ pub(crate) async fn leased_budgets(
     link: &mut Link<'_>,
     id: ReplicaId,
 ) -> Result<Vec<BudgetId>, StoreError> {
-    let select = sql(
-        "SELECT b.kind, b.id FROM leases l JOIN budgets b ON b.id = l.budget_id \
-         WHERE l.replica_id = ?",
-    );
-    let rows: Vec<(String, Uuid)> = link.all(select.uuid(id.uuid())).await?;
+    let select = sql("SELECT b.kind, b.account_id, b.id FROM leases l \
+         JOIN budgets b ON b.account_id = l.account_id AND b.id = l.budget_id \
+         WHERE l.replica_id = ?");
+    let rows: Vec<(String, Uuid, Uuid)> = link.all(select.uuid(id.uuid())).await?;
     rows.into_iter()
-        .map(|(kind, id)| budget_id(&kind, id))
+        .map(|(kind, account, id)| budget_id(&kind, account, id))
         .collect()
 }

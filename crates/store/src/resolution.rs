@@ -15,7 +15,7 @@ use crate::{
     changes::{self, Change},
     check,
     link::Link,
-    sql::sql,
+    sql::{Sql, sql},
 };
 
 /// What becomes of a settlement that was put aside.
@@ -146,10 +146,10 @@ impl Store {
         }
         let mut tx = self.begin().await?;
         let mut link = tx.link();
-        let dead = dead_in(&mut link, request).await?;
+        let dead = found(&mut link, request).await?;
         let mut loaded = book::load(&mut link, &scope(&dead)).await?;
         // Looked at again under the account's lock: two may decide at once.
-        let dead = dead_in(&mut link, request).await?;
+        let dead = dead_in(&mut link, dead.account_id, request).await?;
         if dead.resolution.is_some() {
             return Err(not_resolvable(request, "it is resolved already"));
         }
@@ -172,7 +172,7 @@ impl Store {
             .int(house_loss.nanos())
             .text(note);
         link.run(insert).await?;
-        let resolved = dead_in(&mut link, request).await?;
+        let resolved = dead_in(&mut link, dead.account_id, request).await?;
         changes::announce(&mut link, Change::Account(dead.account_id), None).await?;
         tx.commit().await?;
         self.wake();
@@ -187,9 +187,30 @@ fn not_resolvable(request: RequestId, why: impl Into<String>) -> StoreError {
     }
 }
 
-async fn dead_in(link: &mut Link<'_>, request: RequestId) -> Result<DeadSettlement, StoreError> {
+/// The settlement of this request, whosever it is.
+async fn found(link: &mut Link<'_>, request: RequestId) -> Result<DeadSettlement, StoreError> {
     let select = sql(format!("{SELECT_DEAD} WHERE d.request_id = ?"));
-    let row: Option<DeadRow> = link.maybe(select.uuid(request.uuid())).await?;
+    one(link, select.uuid(request.uuid()), request).await
+}
+
+async fn dead_in(
+    link: &mut Link<'_>,
+    account: AccountId,
+    request: RequestId,
+) -> Result<DeadSettlement, StoreError> {
+    let select = sql(format!(
+        "{SELECT_DEAD} WHERE d.account_id = ? AND d.request_id = ?"
+    ));
+    let select = select.uuid(account.uuid()).uuid(request.uuid());
+    one(link, select, request).await
+}
+
+async fn one(
+    link: &mut Link<'_>,
+    select: Sql,
+    request: RequestId,
+) -> Result<DeadSettlement, StoreError> {
+    let row: Option<DeadRow> = link.maybe(select).await?;
     row.ok_or_else(|| not_resolvable(request, "no settlement of it was put aside"))?
         .read()
 }
@@ -199,7 +220,9 @@ fn scope(dead: &DeadSettlement) -> Scope {
     let mut scope = Scope::default();
     scope.budgets.insert(BudgetId::Account(dead.account_id));
     if let Ok(aside) = aside(dead) {
-        scope.budgets.insert(BudgetId::Key(aside.key_id));
+        scope
+            .budgets
+            .insert(BudgetId::Key(dead.account_id, aside.key_id));
     }
     scope.requests.insert((dead.account_id, dead.request_id));
     scope.maybe_booked.clone_from(&scope.requests);

@@ -124,8 +124,8 @@ impl Store {
     async fn existing(backend: Backend) -> Result<Self, StoreError> {
         let looked = async {
             let mut reader = backend.reader().await?;
-            // The newest table that there is: an older program's database is not ours to touch.
-            let look = sql("SELECT (SELECT COUNT(*) FROM owned_objects WHERE 1 = 0) \
+            // What came last: an older program's database is not ours to touch.
+            let look = sql("SELECT (SELECT COUNT(account_id) FROM leases WHERE 1 = 0) \
                  FROM instance WHERE id = 1");
             reader.link().maybe::<(i64,)>(look).await
         };

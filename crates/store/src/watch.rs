@@ -87,7 +87,8 @@ impl Watcher {
         let started = clock::now();
         let since_last = self.looked.map(|at| started.duration_since(at));
         let settled = self.marks.settled(started);
-        let select = sql("SELECT seq, kind, id, source FROM changes WHERE seq > ? ORDER BY seq");
+        let select =
+            sql("SELECT seq, kind, id, account_id, source FROM changes WHERE seq > ? ORDER BY seq");
         let rows: Vec<ChangeRecord> = {
             let mut reader = self.store.read().await?;
             reader.link().all(select.int(settled)).await?

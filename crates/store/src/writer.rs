@@ -324,12 +324,15 @@ impl Writer {
         let mut tx = begin(&self.store, &mut self.connection).await?;
         let select = sql("SELECT b.available, b.leased, b.spent, \
              CAST(COALESCE((SELECT l.amount FROM leases l \
-                WHERE l.budget_id = b.id AND l.replica_id = ?), 0) AS bigint), \
+                WHERE l.account_id = b.account_id AND l.budget_id = b.id \
+                  AND l.replica_id = ?), 0) AS bigint), \
              CAST(COALESCE((SELECT SUM(l.held) FROM leases l \
-                WHERE l.budget_id = b.id AND l.replica_id <> ?), 0) AS bigint) \
-             FROM budgets b WHERE b.id = ?")
+                WHERE l.account_id = b.account_id AND l.budget_id = b.id \
+                  AND l.replica_id <> ?), 0) AS bigint) \
+             FROM budgets b WHERE b.account_id = ? AND b.id = ?")
         .uuid(replica.uuid())
         .uuid(replica.uuid())
+        .uuid(account.uuid())
         .uuid(account.uuid());
         let row: Option<(i64, i64, i64, i64, i64)> = tx.link().maybe(select).await?;
         tx.commit().await?;

@@ -75,9 +75,9 @@ const PLANTED: [(&str, &str, &str); 18] = [
     (
         "a lease of a process that has ended",
         "lease_left",
-        "INSERT INTO leases SELECT b.id, r.id, 5, 0, 0 FROM budgets b, replicas r \
+        "INSERT INTO leases SELECT b.account_id, b.id, r.id, 5, 0, 0 FROM budgets b, replicas r \
            WHERE b.kind = 'account' AND b.available > 5 ORDER BY b.id LIMIT 1 \
-           ON CONFLICT (budget_id, replica_id) DO UPDATE SET amount = 5; \
+           ON CONFLICT (account_id, budget_id, replica_id) DO UPDATE SET amount = 5; \
          UPDATE budgets SET leased = 5, available = available - 5 \
            WHERE id = (SELECT budget_id FROM leases WHERE amount = 5 LIMIT 1)",
     ),

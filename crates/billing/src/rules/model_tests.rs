@@ -251,7 +251,7 @@ impl Audited {
 
     fn budget(of_key: bool) -> BudgetId {
         if of_key {
-            BudgetId::Key(key())
+            BudgetId::Key(account(), key())
         } else {
             BudgetId::Account(account())
         }
@@ -306,7 +306,7 @@ impl Audited {
                 self.leases.retain(|(_, of), _| *of != by);
             }
             Event::Limit { amount } => {
-                self.book.set_limit(key(), n(amount)).unwrap();
+                self.book.set_limit(account(), key(), n(amount)).unwrap();
                 self.limit = amount;
             }
             Event::Overdraft { amount } => {
@@ -472,12 +472,12 @@ impl Audited {
                 grant.id
             );
         }
-        let key = self.book.budget(BudgetId::Key(key())).unwrap();
+        let key = self.book.budget(BudgetId::Key(account(), key())).unwrap();
         assert_eq!(key.available.nanos(), self.key_available());
         assert_eq!(key.leased.nanos(), self.leased(true));
         assert_eq!(key.spent.nanos(), self.spent);
         for lease in self.book.leases() {
-            let of_key = matches!(lease.budget, BudgetId::Key(_));
+            let of_key = matches!(lease.budget, BudgetId::Key(..));
             let by = u8::try_from(lease.replica.uuid().as_u128()).unwrap();
             let own = self.leases.get(&(of_key, by)).copied().unwrap_or_default();
             assert_eq!(lease.amount.nanos(), own);
@@ -495,10 +495,12 @@ impl StateMachineTest for Rules {
 
     fn init_test((): &()) -> Audited {
         let mut book = Book::default();
-        for id in [BudgetId::Account(account()), BudgetId::Key(key())] {
+        for id in [
+            BudgetId::Account(account()),
+            BudgetId::Key(account(), key()),
+        ] {
             book.open(BudgetRow {
                 id,
-                account: account(),
                 available: Credits::ZERO,
                 floor: Credits::ZERO,
                 leased: Credits::ZERO,

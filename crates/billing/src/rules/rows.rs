@@ -11,8 +11,6 @@ pub struct Moment(pub i64);
 pub struct BudgetRow {
     /// Which budget.
     pub id: BudgetId,
-    /// The account that it belongs to: itself, or the key's.
-    pub account: AccountId,
     /// Neither spent nor leased. Never below `floor` for an account; below it for a key whose
     /// limit was lowered, or that has none.
     pub available: Credits,

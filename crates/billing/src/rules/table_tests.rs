@@ -9,11 +9,13 @@ use crate::{End, KeyId};
 
 /// Budgets are `a`, `b` (accounts) and `k`, `l` (their keys), replicas `1` to `9`.
 fn budget(name: &str) -> BudgetId {
+    let account = |id| AccountId::from_uuid(Uuid::from_u128(id));
+    let key = |id| KeyId::from_uuid(Uuid::from_u128(id));
     match name {
-        "a" => BudgetId::Account(AccountId::from_uuid(Uuid::from_u128(1))),
-        "b" => BudgetId::Account(AccountId::from_uuid(Uuid::from_u128(2))),
-        "k" => BudgetId::Key(KeyId::from_uuid(Uuid::from_u128(11))),
-        "l" => BudgetId::Key(KeyId::from_uuid(Uuid::from_u128(12))),
+        "a" => BudgetId::Account(account(1)),
+        "b" => BudgetId::Account(account(2)),
+        "k" => BudgetId::Key(account(1), key(11)),
+        "l" => BudgetId::Key(account(2), key(12)),
         _ => panic!("no budget {name}"),
     }
 }
@@ -21,13 +23,13 @@ fn budget(name: &str) -> BudgetId {
 fn account(name: &str) -> AccountId {
     match budget(name) {
         BudgetId::Account(id) => id,
-        BudgetId::Key(_) => panic!("{name} is a key"),
+        BudgetId::Key(..) => panic!("{name} is a key"),
     }
 }
 
 fn key(name: &str) -> KeyId {
     match budget(name) {
-        BudgetId::Key(id) => id,
+        BudgetId::Key(_, id) => id,
         BudgetId::Account(_) => panic!("{name} is an account"),
     }
 }
@@ -48,10 +50,9 @@ struct Table {
 impl Table {
     fn new() -> Self {
         let mut book = Book::default();
-        for (name, owner) in [("a", "a"), ("b", "b"), ("k", "a"), ("l", "b")] {
+        for name in ["a", "b", "k", "l"] {
             book.open(BudgetRow {
                 id: budget(name),
-                account: account(owner),
                 available: Credits::ZERO,
                 floor: Credits::ZERO,
                 leased: Credits::ZERO,
@@ -130,7 +131,7 @@ impl Table {
                 "ok".into()
             }
             ["limit", name, amount] => {
-                book.set_limit(key(name), nanos(amount))?;
+                book.set_limit(budget(name).account(), key(name), nanos(amount))?;
                 "ok".into()
             }
             ["overdraft", name, amount] => {

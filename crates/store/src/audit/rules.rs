@@ -35,9 +35,9 @@ pub(super) struct Rule {
 pub(super) const BALANCES: &str = "SELECT b.id, b.available + b.leased AS has, \
      COALESCE(e.total, 0) - COALESCE(c.total, 0) AS should FROM budgets b \
      LEFT JOIN (SELECT account_id, CAST(SUM(amount) AS bigint) AS total \
-                FROM entries GROUP BY account_id) e ON e.account_id = b.id \
+                FROM entries GROUP BY account_id) e ON e.account_id = b.account_id \
      LEFT JOIN (SELECT account_id, CAST(SUM(charged) AS bigint) AS total \
-                FROM charges GROUP BY account_id) c ON c.account_id = b.id \
+                FROM charges GROUP BY account_id) c ON c.account_id = b.account_id \
      WHERE b.kind = 'account'";
 
 const ACCOUNTS: &str = "SELECT COUNT(*) FROM budgets WHERE kind = 'account'";
@@ -69,8 +69,9 @@ pub(super) const RULES: &[Rule] = &[
         counts: BUDGETS,
         broken: "SELECT b.account_id AS a, b.id AS b, {no_note} AS note, b.leased AS has, \
                 COALESCE(l.total, 0) AS should FROM budgets b \
-            LEFT JOIN (SELECT budget_id, CAST(SUM(amount) AS bigint) AS total \
-                       FROM leases GROUP BY budget_id) l ON l.budget_id = b.id \
+            LEFT JOIN (SELECT account_id, budget_id, CAST(SUM(amount) AS bigint) AS total \
+                       FROM leases GROUP BY account_id, budget_id) l \
+              ON l.account_id = b.account_id AND l.budget_id = b.id \
             WHERE b.leased <> COALESCE(l.total, 0)",
     },
     Rule {
@@ -84,7 +85,7 @@ pub(super) const RULES: &[Rule] = &[
                 COALESCE(g.total, 0) - b.debt AS has, b.available + b.leased AS should \
             FROM budgets b \
             LEFT JOIN (SELECT account_id, CAST(SUM(remaining) AS bigint) AS total \
-                       FROM grants GROUP BY account_id) g ON g.account_id = b.id \
+                       FROM grants GROUP BY account_id) g ON g.account_id = b.account_id \
             WHERE b.kind = 'account' AND b.available + b.leased <> COALESCE(g.total, 0) - b.debt",
     },
     Rule {
@@ -109,14 +110,14 @@ pub(super) const RULES: &[Rule] = &[
         counts: BUDGETS,
         broken: "SELECT b.account_id AS a, b.id AS b, {no_note} AS note, b.spent AS has, \
                 COALESCE(c.total, 0) AS should FROM budgets b \
-            LEFT JOIN (SELECT id, CAST(SUM(charged) AS bigint) AS total FROM (\
-                         SELECT account_id AS id, SUM(charged) AS charged \
+            LEFT JOIN (SELECT account_id, id, CAST(SUM(charged) AS bigint) AS total FROM (\
+                         SELECT account_id, account_id AS id, SUM(charged) AS charged \
                            FROM charges GROUP BY account_id \
-                         UNION ALL SELECT key_id AS id, SUM(charged) AS charged \
-                           FROM charges GROUP BY key_id \
-                         UNION ALL SELECT account_id AS id, charged FROM closings \
-                         UNION ALL SELECT key_id AS id, charged FROM closings) AS x \
-                       GROUP BY id) c ON c.id = b.id \
+                         UNION ALL SELECT account_id, key_id AS id, SUM(charged) AS charged \
+                           FROM charges GROUP BY account_id, key_id \
+                         UNION ALL SELECT account_id, account_id AS id, charged FROM closings \
+                         UNION ALL SELECT account_id, key_id AS id, charged FROM closings) AS x \
+                       GROUP BY account_id, id) c ON c.account_id = b.account_id AND c.id = b.id \
             WHERE b.spent <> COALESCE(c.total, 0)",
     },
     Rule {
@@ -128,7 +129,7 @@ pub(super) const RULES: &[Rule] = &[
         counts: ACCOUNTS,
         broken: "SELECT b.id AS a, {no_id} AS b, {no_note} AS note, \
                 CASE WHEN b.floor <> -a.overdraft THEN b.floor ELSE b.available END AS has, \
-                -a.overdraft AS should FROM budgets b JOIN accounts a ON a.id = b.id \
+                -a.overdraft AS should FROM budgets b JOIN accounts a ON a.id = b.account_id \
             WHERE b.kind = 'account' AND (b.available < -a.overdraft OR b.floor <> -a.overdraft)",
     },
     Rule {
@@ -141,9 +142,13 @@ pub(super) const RULES: &[Rule] = &[
         broken: "SELECT k.account_id AS a, k.id AS b, {no_note} AS note, \
                 COALESCE(b.available + b.leased + b.spent, 0) AS has, \
                 COALESCE(k.limit_credits, 0) AS should FROM keys k \
-            LEFT JOIN budgets b ON b.id = k.id AND b.account_id = k.account_id \
+            LEFT JOIN budgets b ON b.account_id = k.account_id AND b.id = k.id \
             WHERE b.id IS NULL \
-               OR b.available + b.leased + b.spent <> COALESCE(k.limit_credits, 0)",
+               OR b.available + b.leased + b.spent <> COALESCE(k.limit_credits, 0) \
+            UNION ALL SELECT b.account_id, b.id, 'no such key', \
+                b.available + b.leased + b.spent, 0 FROM budgets b \
+            LEFT JOIN keys k ON k.account_id = b.account_id AND k.id = b.id \
+            WHERE b.kind = 'key' AND k.id IS NULL",
     },
     Rule {
         name: "charges_split",
@@ -290,18 +295,23 @@ pub(super) const RULES: &[Rule] = &[
         counts: "SELECT COUNT(*) FROM accounts",
         broken: "SELECT x.id AS a, {no_id} AS b, x.note, x.n AS has, CAST(0 AS bigint) AS should \
             FROM (\
-               SELECT account_id AS id, 'entries' AS note, COUNT(*) AS n \
+               SELECT account_id, account_id AS id, 'entries' AS note, COUNT(*) AS n \
                  FROM entries GROUP BY account_id \
-               UNION ALL SELECT account_id, 'charges', COUNT(*) FROM charges GROUP BY account_id \
-               UNION ALL SELECT account_id, 'closings', COUNT(*) FROM closings GROUP BY account_id \
-               UNION ALL SELECT account_id, 'grants', COUNT(*) FROM grants GROUP BY account_id \
-               UNION ALL SELECT account_id, 'keys', COUNT(*) FROM keys GROUP BY account_id \
-               UNION ALL SELECT account_id, 'house_losses', COUNT(*) \
+               UNION ALL SELECT account_id, account_id, 'charges', COUNT(*) \
+                 FROM charges GROUP BY account_id \
+               UNION ALL SELECT account_id, account_id, 'closings', COUNT(*) \
+                 FROM closings GROUP BY account_id \
+               UNION ALL SELECT account_id, account_id, 'grants', COUNT(*) \
+                 FROM grants GROUP BY account_id \
+               UNION ALL SELECT account_id, account_id, 'keys', COUNT(*) \
+                 FROM keys GROUP BY account_id \
+               UNION ALL SELECT account_id, account_id, 'house_losses', COUNT(*) \
                  FROM house_losses GROUP BY account_id \
-               UNION ALL SELECT id, 'accounts', COUNT(*) FROM accounts GROUP BY id \
-               UNION ALL SELECT budget_id, 'leases', COUNT(*) \
-                 FROM leases GROUP BY budget_id) AS x \
-            LEFT JOIN budgets b ON b.id = x.id WHERE b.id IS NULL",
+               UNION ALL SELECT id, id, 'accounts', COUNT(*) FROM accounts GROUP BY id \
+               UNION ALL SELECT account_id, budget_id, 'leases', COUNT(*) \
+                 FROM leases GROUP BY account_id, budget_id) AS x \
+            LEFT JOIN budgets b ON b.account_id = x.account_id AND b.id = x.id \
+            WHERE b.id IS NULL",
     },
     Rule {
         name: "keys_of_accounts",
@@ -316,7 +326,7 @@ pub(super) const RULES: &[Rule] = &[
                  FROM charges GROUP BY account_id, key_id \
                UNION ALL SELECT account_id, key_id, 'closings', COUNT(*) \
                  FROM closings GROUP BY account_id, key_id) AS x \
-            LEFT JOIN budgets b ON b.id = x.key_id AND b.account_id = x.account_id \
+            LEFT JOIN budgets b ON b.account_id = x.account_id AND b.id = x.key_id \
                AND b.kind = 'key' \
             WHERE b.id IS NULL",
     },
@@ -329,8 +339,8 @@ pub(super) const RULES: &[Rule] = &[
         counts: "SELECT COUNT(*) FROM resolutions",
         broken: "SELECT r.account_id AS a, r.request_id AS b, r.resolved_as AS note, \
                 CAST(0 AS bigint) AS has, r.charged + r.house_loss AS should FROM resolutions r \
-            LEFT JOIN dead_settlements d ON d.request_id = r.request_id \
-               AND d.account_id = r.account_id \
+            LEFT JOIN dead_settlements d ON d.account_id = r.account_id \
+               AND d.request_id = r.request_id \
             LEFT JOIN charges c ON c.account_id = r.account_id AND c.id = r.request_id \
             WHERE d.request_id IS NULL OR (r.resolved_as = 'charge' AND c.id IS NULL \
                AND NOT EXISTS (SELECT 1 FROM closed_months m WHERE m.state = 'closed' \

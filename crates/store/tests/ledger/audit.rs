@@ -190,13 +190,13 @@ fn ways_to_break_accounts(books: &Books) -> Vec<Way> {
         way(
             "no_dead_leases",
             format!("budget_{a} {}: 0.000000001, should be 0", books.replica),
-            format!("INSERT INTO leases VALUES ({account}, {replica}, 1, 0, 1)"),
+            format!("INSERT INTO leases VALUES ({account}, {account}, {replica}, 1, 0, 1)"),
             "DELETE FROM leases".into(),
         ),
         way(
             "no_orphans",
             format!("acct_{} leases: 1, should be 0", OTHER.simple()),
-            format!("INSERT INTO leases VALUES ({other}, {replica}, 0, 0, 1)"),
+            format!("INSERT INTO leases VALUES ({other}, {other}, {replica}, 0, 0, 1)"),
             "DELETE FROM leases".into(),
         ),
         way(

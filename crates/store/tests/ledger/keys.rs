@@ -250,7 +250,10 @@ async fn a_key_limit_can_be_changed_at_any_time(world: World) {
     .await;
     let record = ledger.authenticate(secret).await.unwrap();
     let short = world.spend(&ledger, &record, 11, 11).await.unwrap_err();
-    assert_eq!(short.budget, billing::BudgetId::Key(key.key.id));
+    assert_eq!(
+        short.budget,
+        billing::BudgetId::Key(key.key.account_id, key.key.id)
+    );
     assert_eq!((short.available, short.unavailable), (n(10), false));
     world.spend(&ledger, &record, 10, 10).await.unwrap();
     crate::world::flushed(&ledger).await;

@@ -28,4 +28,5 @@ mod plans;
 mod races;
 mod settle;
 mod token_factors;
+mod upgrade;
 mod world;

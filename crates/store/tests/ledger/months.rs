@@ -1,14 +1,13 @@
 //! Charges are kept by the month: an older database is converted, months are made ahead, nothing gets lost.
 
-use std::path::Path;
-
 use billing::{Price, Rates};
-use sqlx::{Connection as _, PgConnection, SqliteConnection, migrate::Migrator};
+use sqlx::{Connection as _, PgConnection, SqliteConnection};
 use store::{LedgerOptions, Month};
 use uuid::Uuid;
 
 use crate::{
     closing::{close, facts_at, months_ago, settle},
+    upgrade::as_left_by,
     world::{World, flushed, n, on_both, open, quick},
 };
 
@@ -16,28 +15,6 @@ use crate::{
 fn id_in(month: Month, number: u128) -> Uuid {
     let ms = u128::try_from(month.start().unwrap().as_millisecond()).unwrap();
     Uuid::from_u128((ms << 80) | (7 << 76) | (2 << 62) | number)
-}
-
-/// A database as the first release left it: only the first migration.
-async fn migrate_first(url: &str) {
-    let kind = if url.starts_with("postgres") {
-        "postgres"
-    } else {
-        "sqlite"
-    };
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../migrations");
-    let folder = tempfile::tempdir().unwrap();
-    let first = "0001_ledger.sql";
-    std::fs::copy(from.join(kind).join(first), folder.path().join(first)).unwrap();
-    let migrator = Migrator::new(folder.path()).await.unwrap();
-    if kind == "postgres" {
-        let mut connection = PgConnection::connect(url).await.unwrap();
-        migrator.run(&mut connection).await.unwrap();
-    } else {
-        let url = format!("{url}?mode=rwc");
-        let mut connection = SqliteConnection::connect(&url).await.unwrap();
-        migrator.run(&mut connection).await.unwrap();
-    }
 }
 
 /// An account with 100 credits, and a charge of 10 for each id.
@@ -143,7 +120,7 @@ mod converted {
     async fn on_sqlite() {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}/tollway.db", folder.path().display());
-        migrate_first(&url).await;
+        as_left_by(1, &url).await;
         a_database_of_before_keeps_its_charges(url, Some(folder)).await;
     }
 
@@ -153,7 +130,7 @@ mod converted {
             .await
             .unwrap()
             .unwrap();
-        migrate_first(database.url()).await;
+        as_left_by(1, database.url()).await;
         a_database_of_before_keeps_its_charges(database.url().to_owned(), None).await;
     }
 }

@@ -30,8 +30,8 @@ async fn fill(world: &World) -> i64 {
              INSERT INTO budgets (id, account_id, kind, available, floor, leased, spent, debt) \
              SELECT id, id, 'account', 1, 0, 0, 0, 0 FROM accounts \
              WHERE NOT EXISTS (SELECT 1 FROM budgets b WHERE b.id = accounts.id); \
-             INSERT INTO leases (budget_id, replica_id, amount, held, updated_at) \
-             SELECT id, md5('r')::uuid, 0, 0, 0 FROM accounts; \
+             INSERT INTO leases (account_id, budget_id, replica_id, amount, held, updated_at) \
+             SELECT id, id, md5('r')::uuid, 0, 0, 0 FROM accounts; \
              INSERT INTO grants (account_id, id, kind, amount, remaining, created_at) \
              SELECT id, md5('g' || id::text)::uuid, 'promo', 1, 1, 0 FROM accounts; \
              INSERT INTO entries (account_id, id, kind, amount, created_at) \

@@ -209,7 +209,7 @@ impl Oracle {
         let excused = match short.budget {
             // Grants that expire: what is there may not be used any more.
             BudgetId::Account(account) => world.has_expiring_grants(account),
-            BudgetId::Key(_) => false,
+            BudgetId::Key(..) => false,
         };
         let calm = world
             .sky
