@@ -151,7 +151,7 @@ async fn c6_every_paid_endpoint_refuses_an_empty_key() {
             kind,
             about: None,
             made_by: None,
-            expected: None,
+            batch: None,
         };
         assert!(gateway.app().store.own(&new).await.unwrap());
     }

@@ -1,5 +1,6 @@
 //! Files and batches: whose they are, what travels, and that results are paid for once before anybody gets them.
 
+use billing::Credits;
 use http::Method;
 use serde_json::{Value, json};
 use tests::{Books, Customer, Gateway, Plain, chat, credits, eventually, form};
@@ -183,7 +184,10 @@ async fn results_are_charged_once_at_the_price_of_batches() {
             line("a", &json!({})),
         ];
         let (path, batch) = worked_off(&gateway, &customer, &lines.concat()).await;
-        assert_eq!(gateway.balance(&customer).await.available, credits("1"));
+        // Nothing is charged yet, and what it may cost is set aside.
+        let balance = gateway.balance(&customer).await;
+        assert_eq!(balance.total, credits("1"));
+        assert!(balance.held > Credits::ZERO, "{balance:?}");
         let _ = call(&gateway, &other, Method::GET, &path).await.expect(404);
         let results = call(&gateway, &customer, Method::GET, &path)
             .await
@@ -212,7 +216,13 @@ async fn results_are_charged_once_at_the_price_of_batches() {
         let errors = call(&gateway, &customer, Method::GET, &errors).await;
         let errors = String::from_utf8(errors.expect(200).body.to_vec()).unwrap();
         assert!(errors.contains("fails"), "{errors}");
-        let _ = gateway.charges(&customer, 2).await;
+        let charges = gateway.charges(&customer, 2).await;
+        let costs = charges.iter().map(|charge| charge["charged"].as_str());
+        let spent = costs.fold(Credits::ZERO, |sum, one| {
+            sum.checked_add(credits(one.unwrap())).unwrap()
+        });
+        let left = credits("1").checked_sub(spent).unwrap();
+        assert_eq!(gateway.settled_balance(&customer).await, left);
         let list = call(&gateway, &customer, Method::GET, BATCHES)
             .await
             .expect(200)
@@ -230,26 +240,24 @@ async fn results_are_charged_once_at_the_price_of_batches() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_gets_results_that_are_not_paid_for() {
     let gateway = Gateway::start(Books::Sqlite).await;
-    let customer = gateway.customer("1").await;
-    let lines: String = (0..5).map(|n| line(&format!("r{n}"), &json!({}))).collect();
-    let (path, batch) = worked_off(&gateway, &customer, &lines).await;
-    let adjust = json!({"amount": "-0.999999", "kind": "adjustment"});
-    let to = format!("/accounts/{}/credits", customer.account_id);
-    let _ = gateway
-        .admin(Method::POST, &to, Some(adjust))
-        .await
-        .expect(201);
-    let refused = call(&gateway, &customer, Method::GET, &path)
+    let customer = gateway.customer("0.4").await;
+    // One of them takes what nobody could know: half a credit.
+    let much = line("much", &json!({"user": "much"}));
+    let lines: String = (0..4).map(|n| line(&format!("r{n}"), &json!({}))).collect();
+    let (path, batch) = worked_off(&gateway, &customer, &(lines + &much)).await;
+    for _ in 0..2 {
+        let refused = call(&gateway, &customer, Method::GET, &path).await;
+        assert_eq!(refused.expect(402).code(), "insufficient_quota");
+    }
+    let results = batch["output_file_id"].as_str().unwrap();
+    // Throwing them away does not help either.
+    let file = format!("{FILES}/{results}");
+    let _ = call(&gateway, &customer, Method::DELETE, &file)
         .await
         .expect(402);
-    assert_eq!(refused.code(), "insufficient_quota");
     // All or none: what is there is not taken for a part of them.
-    assert_eq!(
-        gateway.settled_balance(&customer).await,
-        credits("0.000001")
-    );
+    assert_eq!(gateway.balance(&customer).await.total, credits("0.4"));
     // Nor are they got by naming them elsewhere.
-    let results = batch["output_file_id"].as_str().unwrap();
     let parts = json!([{"type": "file", "file": {"file_id": results}}]);
     let body = json!({"model": "free", "messages": [{"role": "user", "content": parts}]});
     let _ = gateway.chat(&customer, &body).await.expect(404);
@@ -258,6 +266,88 @@ async fn nobody_gets_results_that_are_not_paid_for() {
         .await
         .expect(200);
     let _ = gateway.charges(&customer, 5).await;
+    let _ = call(&gateway, &customer, Method::DELETE, &file)
+        .await
+        .expect(200);
+    gateway.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c1_batches_that_begin_at_once_do_not_share_their_credit() {
+    for books in Books::ALL {
+        let gateway = Gateway::start(books).await;
+        let customer = gateway.customer("0.001").await;
+        // Each may cost 0.0006 and something.
+        let lines = line("a", &json!({"max_tokens": 1000}));
+        let input = file(&gateway, &customer, lines.as_bytes()).await;
+        let all =
+            futures_util::future::join_all((0..6).map(|_| begin(&gateway, &customer, &input)));
+        let (begun, refused): (Vec<_>, Vec<_>) =
+            all.await.into_iter().partition(|one| one.status == 200);
+        assert_eq!((begun.len(), refused.len()), (1, 5));
+        for one in refused {
+            assert_eq!(one.expect(402).code(), "insufficient_quota");
+        }
+        // What is set aside for it nobody else spends, however hard they try.
+        for _ in 0..3 {
+            let all = chat("m", json!({"max_tokens": 1000}));
+            let _ = gateway.chat(&customer, &all).await;
+        }
+        let held = gateway.balance(&customer).await.held;
+        assert!(held > credits("0.0005"), "{held}");
+        let batch = begun.first().unwrap().json();
+        let path = format!("{BATCHES}/{}", batch["id"].as_str().unwrap());
+        let batch = call(&gateway, &customer, Method::GET, &path).await;
+        let output = batch.expect(200).json()["output_file_id"].clone();
+        let content = format!("{FILES}/{}/content", output.as_str().unwrap());
+        let _ = call(&gateway, &customer, Method::GET, &content)
+            .await
+            .expect(200);
+        let charges = gateway
+            .admin(Method::GET, "/charges?limit=1000", None)
+            .await;
+        let charges = charges.expect(200).json();
+        let of_batch = |charge: &&Value| charge["endpoint"] == "batches";
+        let all = charges["data"].as_array().unwrap();
+        assert_eq!(all.iter().filter(of_batch).count(), 1, "{charges:#}");
+        gateway.finish().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_ends_with_what_it_is_for() {
+    let gateway = Gateway::start_with(Books::Sqlite, |settings| {
+        settings.batch_look_every = std::time::Duration::from_millis(100);
+    })
+    .await;
+    let customer = gateway.customer("1").await;
+    // Its only request fails: there is nothing to pay, and nobody has to ask.
+    let lines = line("a", &json!({"user": "gone"}));
+    let input = file(&gateway, &customer, lines.as_bytes()).await;
+    let _ = begin(&gateway, &customer, &input).await.expect(200);
+    assert_eq!(gateway.settled_balance(&customer).await, credits("1"));
+    // One that is not over keeps its hold.
+    let input = file(
+        &gateway,
+        &customer,
+        line("a", &json!({"user": "slow"})).as_bytes(),
+    )
+    .await;
+    let batch = begin(&gateway, &customer, &input).await.expect(200).json();
+    let path = format!("{BATCHES}/{}", batch["id"].as_str().unwrap());
+    let asked = || {
+        let requests = gateway.provider.requests();
+        requests.iter().filter(|one| one.path == path).count()
+    };
+    eventually("it was looked at twice", async || {
+        (asked() >= 2).then_some(())
+    })
+    .await;
+    assert!(gateway.balance(&customer).await.held > Credits::ZERO);
+    let _ = call(&gateway, &customer, Method::POST, &format!("{path}/cancel"))
+        .await
+        .expect(200);
+    assert_eq!(gateway.settled_balance(&customer).await, credits("1"));
     gateway.finish().await;
 }
 
@@ -341,9 +431,13 @@ async fn a_batch_begins_only_where_it_can_be_paid_for() {
         .map(|n| line(&format!("r{n}"), &json!({"max_tokens": 100})))
         .collect();
     let large = file(&gateway, &customer, large.as_bytes()).await;
-    let _ = begin(&gateway, &customer, &large).await.expect(200);
+    let begun = begin(&gateway, &customer, &large).await.expect(200).json();
     let refused = begin(&gateway, &customer, &large).await.expect(402);
     assert_eq!(refused.code(), "insufficient_quota");
     assert_eq!(asked(), 1);
+    let path = format!("{BATCHES}/{}/cancel", begun["id"].as_str().unwrap());
+    let _ = call(&gateway, &customer, Method::POST, &path)
+        .await
+        .expect(200);
     gateway.finish().await;
 }

@@ -403,7 +403,7 @@ async fn own(gateway: &Gateway, customer: &Customer, id: &str) {
         kind: ObjectKind::Other,
         about: None,
         made_by: None,
-        expected: None,
+        batch: None,
     };
     assert!(gateway.app().store.own(&new).await.unwrap());
 }

@@ -7,8 +7,8 @@ use http::Method;
 use mock_provider::{MockProvider, Script};
 use serde_json::{Value, json};
 use tests::{
-    Books, Customer, Gateway, PROMPT_TOKENS, Place, Program, chat, count_tokens, credits,
-    eventually, streamed, tokens_cost, usage,
+    Books, Customer, Gateway, PROMPT_TOKENS, Place, Plain, Program, chat, count_tokens, credits,
+    eventually, form, streamed, tokens_cost, usage,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -245,4 +245,89 @@ async fn o1_sigterm_writes_what_every_running_stream_has_cost() {
         .await
         .unwrap();
     assert!(status.success(), "{status}");
+}
+
+/// Requests of a batch that are booked, by the admin API.
+async fn booked(program: &Program) -> u64 {
+    let sums = program
+        .admin(Method::GET, "/usage?group_by=model", None)
+        .await
+        .expect(200)
+        .json();
+    let rows = sums["data"].as_array().unwrap();
+    let of_batches = rows.iter().filter(|row| row["model"] == "batched");
+    of_batches
+        .map(|row| row["requests"].as_u64().unwrap())
+        .sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn results_that_a_killed_gateway_was_charging_are_charged_once() {
+    const REQUESTS: u64 = 4_000;
+    for books in Books::ALL {
+        let place = Place::new(books).await;
+        let provider = MockProvider::start(([127, 0, 0, 1], 0).into())
+            .await
+            .unwrap();
+        let first = program(&place, &provider, &[]).await;
+        let customer = first.customer("1").await;
+        let lines: String = (0..REQUESTS).map(batch_line).collect();
+        let secret = customer.secret.as_str();
+        let sent = first.call(Method::POST, "/v1/files", secret);
+        let sent = form(&[("purpose", "batch")], &[("file", lines.as_bytes())]).onto(sent);
+        let sent = Plain::read(sent.send().await.unwrap()).await.expect(200);
+        let body = json!({"input_file_id": sent.json()["id"], "endpoint": "/v1/chat/completions",
+            "completion_window": "24h"});
+        let begun = first.call(Method::POST, "/v1/batches", secret);
+        let begun = begun.body(body.to_string()).send().await.unwrap();
+        let begun = Plain::read(begun).await.expect(200).json();
+        let held = first.balance(&customer).await.held;
+        assert!(held > Credits::ZERO);
+        let batch = format!("/v1/batches/{}", begun["id"].as_str().unwrap());
+        let over = first.get(secret, &batch).await.expect(200).json();
+        let content = format!(
+            "/v1/files/{}/content",
+            over["output_file_id"].as_str().unwrap()
+        );
+        let fetch = first.call(Method::GET, &content, secret).send();
+        let fetching = tokio::spawn(fetch);
+        eventually("some are charged", async || {
+            (booked(&first).await > 0).then_some(())
+        })
+        .await;
+        tokio::task::spawn_blocking(|| first.kill()).await.unwrap();
+        let _ = fetching.await.unwrap();
+
+        let second = program(&place, &provider, &[]).await;
+        let before = booked(&second).await;
+        let balance = second.balance(&customer).await;
+        println!("{books:?}: {before} of {REQUESTS} were booked when it was killed");
+        if before < REQUESTS {
+            assert!(balance.held > Credits::ZERO, "{balance:?}");
+        }
+        let results = eventually("the results are there", async || {
+            let answer = second.get(secret, &content).await;
+            match answer.status {
+                200 => Some(answer.body),
+                // The killed one has the claim until it is taken for dead.
+                409 => None,
+                status => panic!("{status}: {:?}", answer.body),
+            }
+        })
+        .await;
+        let lines = results.split(|byte| *byte == b'\n');
+        assert_eq!(lines.filter(|line| !line.is_empty()).count(), 4_000);
+        assert_eq!(booked(&second).await, REQUESTS);
+        let left = second.settled_balance(&customer).await;
+        let spent = credits("1").checked_sub(left).unwrap();
+        assert!(spent <= held, "{spent} of {held}");
+        second.audit().await;
+    }
+}
+
+fn batch_line(n: u64) -> String {
+    let body = chat("batched", json!({"max_tokens": 10}));
+    let request = json!({"custom_id": format!("r{n}"), "method": "POST",
+        "url": "/v1/chat/completions", "body": body});
+    format!("{request}\n")
 }

@@ -16,6 +16,8 @@ pub struct Books {
     /// The runs of processes.
     pub replicas: Vec<ReplicaRow>,
     pub(crate) leases: Vec<LeaseRow>,
+    /// Holds that have leases of their own, as replicas have.
+    pub(crate) standing_holds: Vec<StandingHoldRow>,
     pub(crate) grants: Vec<GrantRow>,
     pub(crate) entries: Vec<EntryRow>,
     pub(crate) prices: Vec<PriceRow>,
@@ -64,6 +66,11 @@ pub(crate) struct LeaseRow {
     pub(crate) replica_id: String,
     pub(crate) amount: i64,
     pub(crate) held: i64,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct StandingHoldRow {
+    pub(crate) id: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -200,6 +207,7 @@ impl Books {
                     ],
                 )
                 .await?,
+            standing_holds: database.rows("standing_holds", &[Id("id")]).await?,
             grants: database
                 .rows(
                     "grants",

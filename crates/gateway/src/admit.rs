@@ -397,15 +397,9 @@ pub async fn hold(
 /// # Errors
 /// 402 with the reason, or 503 when the books cannot be asked.
 pub async fn solvent(ledger: &Ledger, path: &Path) -> Result<(), ApiError> {
-    afford(ledger, path, Credits::from_nanos(1)).await
-}
-
-/// Sees that so much credit is there, and takes none of it.
-///
-/// # Errors
-/// As [`solvent`].
-pub async fn afford(ledger: &Ledger, path: &Path, amount: Credits) -> Result<(), ApiError> {
-    set_aside(ledger, path, amount).await.map(drop)
+    set_aside(ledger, path, Credits::from_nanos(1))
+        .await
+        .map(drop)
 }
 
 /// Sets so much credit aside, all or none.

@@ -12,7 +12,7 @@ use futures_util::future::join_all;
 use http::{HeaderValue, Method, header};
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
-use store::{KeyRecord, NewObject, ObjectKind, OwnedObject};
+use store::{KeyRecord, NewObject, ObjectKind, OwnedObject, StandingHold, Stood};
 use tokens::Usage;
 
 use billing::{Credits, Price};
@@ -29,6 +29,7 @@ use crate::{
     objects::{self, About},
     owned::{self, Names, owner},
     recording::Recording,
+    results,
     upstream::Failure,
 };
 
@@ -109,39 +110,81 @@ async fn run(asked: Asked, mut recording: Option<Recording>) -> Result<Response,
     }
     objects::solvent(app, key).await?;
     let plan = plan(app, key, provider, &file, &wanted).await?;
-    // Batches take no credit until their results are fetched. What all of them may cost must be
-    // there when one begins, so that no results are made that nobody can pay for.
-    let expected = app.store.expected_of(key.account_id).await?;
-    let least = expected.saturating_add(plan.worst);
-    admit::afford(&app.ledger, &key.path, least).await?;
     watched.goes_upstream();
-    let mut about = About::new(Method::POST, "/batches".into());
-    let json = HeaderValue::from_static("application/json");
-    about.headers.insert(header::CONTENT_TYPE, json);
-    about.body = Some(asked.body.clone());
-    let (bytes, value) = objects::document(app, provider, about).await?;
-    let Some(id) = value["id"].as_str() else {
-        let failure = Failure::Garbage("a batch without an id".into());
-        return Err(objects::failed(provider, failure));
+    let beginning = Beginning {
+        app: Arc::clone(app),
+        key: Arc::clone(key),
+        provider: Arc::clone(provider),
+        body: asked.body.clone(),
+        plan,
     };
-    let said = value.to_string();
-    let new = NewObject {
-        owner: owner(key),
-        provider: &provider.name,
-        id,
-        kind: ObjectKind::Batch,
-        about: Some(&said),
-        made_by: None,
-        expected: Some((&plan.model.full_name, plan.worst)),
+    // Goes on when the client leaves: what the provider has begun has its owner and its hold.
+    let bytes = match tokio::spawn(beginning.run()).await {
+        Ok(begun) => begun?,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => return Err(ApiError::Stopping),
     };
-    if !app.store.own(&new).await? {
-        return Err(owned::nothing());
-    }
     watched.succeeded();
     if let Some(recording) = recording.take() {
         recording.answered(&bytes);
     }
     Ok(answer::json(bytes))
+}
+
+/// A batch that was looked through, and is about to begin.
+struct Beginning {
+    app: Shared,
+    key: Arc<KeyRecord>,
+    provider: Arc<Provider>,
+    body: Bytes,
+    plan: Plan,
+}
+
+impl Beginning {
+    /// Sets the worst case aside in the database, which holds it until the results are paid for,
+    /// and has the provider begin. Where that does not, it is given back.
+    async fn run(self) -> Result<Bytes, ApiError> {
+        let (app, key) = (&self.app, &self.key);
+        let (owner, worst) = (owner(key), self.plan.worst);
+        let hold = match app.store.stand(owner, key.has_limit(), worst).await? {
+            Stood::Held(hold) => hold,
+            Stood::Short(shortfall) => {
+                return Err(admit::refused(&shortfall, worst, Credits::ZERO));
+            }
+        };
+        let begun = self.begin(&hold).await;
+        if begun.is_err() {
+            app.store.end_standing(&hold).await?;
+        }
+        begun
+    }
+
+    async fn begin(&self, hold: &StandingHold) -> Result<Bytes, ApiError> {
+        let (app, provider) = (&self.app, &self.provider);
+        let mut about = About::new(Method::POST, "/batches".into());
+        let json = HeaderValue::from_static("application/json");
+        about.headers.insert(header::CONTENT_TYPE, json);
+        about.body = Some(self.body.clone());
+        let (bytes, value) = objects::document(app, provider, about).await?;
+        let Some(id) = value["id"].as_str() else {
+            let failure = Failure::Garbage("a batch without an id".into());
+            return Err(objects::failed(provider, failure));
+        };
+        let said = value.to_string();
+        let new = NewObject {
+            owner: hold.owner,
+            provider: &provider.name,
+            id,
+            kind: ObjectKind::Batch,
+            about: Some(&said),
+            made_by: None,
+            batch: Some((&self.plan.model.full_name, hold)),
+        };
+        if !app.store.own(&new).await? {
+            return Err(owned::nothing());
+        }
+        Ok(bytes)
+    }
 }
 
 /// What a file's requests come to.
@@ -366,8 +409,12 @@ async fn seen(app: &Shared, batch: &OwnedObject) -> Value {
     }
 }
 
-/// Asks about a batch, and writes down what became of it: its results are the key's, unpaid.
-async fn look(
+/// Asks about a batch, and writes down what became of it: its results are the key's, unpaid. Where
+/// nothing is left to be paid, its hold ends.
+///
+/// # Errors
+/// What its provider failed with, 404 where that knows it no more.
+pub(crate) async fn look(
     app: &Shared,
     batch: &OwnedObject,
     method: Method,
@@ -376,12 +423,15 @@ async fn look(
     let provider = objects::kept_by(app, batch)?;
     let about = About::new(method, format!("/batches/{}{more}", batch.id));
     let (bytes, value) = objects::document(app, provider, about).await?;
-    let mut made = false;
+    app.store.describe(batch, &value.to_string()).await?;
+    // Results that are still being written are nobody's: what is paid for is all of them.
+    if !is_over(&value) {
+        return Ok((bytes, value));
+    }
     for name in ["output_file_id", "error_file_id"] {
         let Some(id) = value[name].as_str() else {
             continue;
         };
-        made = true;
         let new = NewObject {
             owner: batch.owner,
             provider: &provider.name,
@@ -389,16 +439,13 @@ async fn look(
             kind: ObjectKind::File,
             about: None,
             made_by: Some(&batch.id),
-            expected: None,
+            batch: None,
         };
         if !app.store.own(&new).await? {
             return Err(owned::nothing());
         }
     }
-    if is_over(&value) && !made {
-        app.store.expect_nothing(batch).await?;
-    }
-    app.store.describe(batch, &value.to_string()).await?;
+    results::release(app, batch).await?;
     Ok((bytes, value))
 }
 

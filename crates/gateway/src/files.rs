@@ -133,7 +133,7 @@ async fn pass_on(arrival: &Arrival, headers: HeaderMap, body: Body) -> Result<Re
         kind: ObjectKind::File,
         about: Some(&about),
         made_by: None,
-        expected: None,
+        batch: None,
     };
     if !app.store.own(&new).await? {
         return Err(owned::nothing());
@@ -198,13 +198,18 @@ pub async fn one(State(app): State<Shared>, request: Request) -> Result<Response
     .await
 }
 
-/// `DELETE /v1/files/{id}`: also without credit.
+/// `DELETE /v1/files/{id}`: also without credit; results of a batch when they are paid for.
 ///
 /// # Errors
-/// 404 for what is not the key's.
+/// 404 for what is not the key's, 402 where credit for results is missing.
 pub async fn delete(State(app): State<Shared>, request: Request) -> Result<Response, ApiError> {
     objects::serve(app, ENDPOINT, request, |arrival, _| async move {
         let (file, provider) = objects::own(&arrival.app, &arrival.key, id(&arrival)).await?;
+        // Work that was done is not thrown away to get it for nothing.
+        if file.made_by.is_some() && !file.paid {
+            let request = arrival.watched.request_id();
+            results::pay(&arrival.app, &arrival.key, &file, request).await?;
+        }
         let about = About::new(Method::DELETE, format!("/files/{}", file.id));
         let deleted = objects::document(&arrival.app, provider, about).await;
         if let Ok(_) | Err(ApiError::NotFound(_)) = &deleted {

@@ -59,6 +59,7 @@ pub mod settings_document;
 pub mod shape;
 pub mod stream;
 mod targets;
+pub mod unattended;
 pub mod upstream;
 pub mod waiting;
 pub mod watch;

@@ -9,15 +9,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use billing::{Credits, End, Hold, Meter, Permit, Prompt, RequestFacts, RequestId};
+use billing::{
+    BudgetId, Credits, End, Escrow, Hold, Meter, Path, Prompt, RequestFacts, RequestId, Reserved,
+    Settlement,
+};
 use bytes::Bytes;
 use dialect::{Endpoint, ForwardedAnswer};
 use http::Method;
 use ring::digest::{self, SHA256};
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use store::{Claim, Claimed, IdempotencyKey, KeyRecord, NoPermit, OwnedObject};
+use store::{Claim, Claimed, IdempotencyKey, KeyRecord, OwnedObject, StandingHold, Stood};
 use tokens::Usage;
+use tokio::sync::mpsc;
 use uuid::Builder;
 
 use crate::{
@@ -33,10 +37,10 @@ use crate::{
 
 /// The endpoint of these charges.
 const ENDPOINT: &str = "batches";
-/// How long a request waits for its place in the journal, and for being booked.
-const BOOKING_MAX: Duration = Duration::from_secs(60);
-/// Between two looks.
-const PAUSE: Duration = Duration::from_millis(20);
+/// Requests that are booked in one transaction: other requests of the account wait for it.
+const BOOKED_AT_ONCE: usize = 500;
+/// Longer than any results are charged: a hold that stands in the database does not expire.
+const NEVER: Duration = Duration::from_secs(24 * 3600);
 
 /// A line of results, as far as it is read.
 #[derive(Deserialize)]
@@ -170,17 +174,8 @@ impl Bill {
             .filter(|one| !booked.contains(&one.request))
             .collect();
         self.charge(due).await?;
-        let deadline = Instant::now() + BOOKING_MAX;
-        // Given out is what is in the books, not what is on its way there.
-        while app.store.booked(account, &ids).await?.len() < ids.len() {
-            if Instant::now() >= deadline {
-                return Err(ApiError::Unaccountable);
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
-        app.store.expect_nothing(&self.batch).await?;
         app.store.results_paid(&self.file).await?;
-        Ok(())
+        release(app, &self.batch).await
     }
 
     /// Reads what each request took.
@@ -256,15 +251,61 @@ impl Bill {
         RequestId::from_uuid(Builder::from_unix_timestamp_millis(millis, &bits).into_uuid())
     }
 
-    /// Sets aside what all of them cost, and charges each by its own part of it.
+    /// Sees that what all of them cost is set aside, and charges each by its own part of it.
     async fn charge(&self, due: Vec<Done>) -> Result<(), ApiError> {
         let costs = due.iter().map(|one| one.cost);
         let total = costs.fold(Credits::ZERO, Credits::saturating_add);
-        let (ledger, path) = (&self.app.ledger, &self.key.path);
-        let mut reserved = admit::set_aside(ledger, path, total).await?;
-        let deadline = Instant::now() + BOOKING_MAX;
-        for one in due {
-            let permit = self.permit(deadline).await?;
+        let hold = self.hold(total).await?;
+        let mut reserved = self.reserve(&hold, total)?;
+        let mut due = due.into_iter();
+        loop {
+            let some: Vec<Done> = due.by_ref().take(BOOKED_AT_ONCE).collect();
+            if some.is_empty() {
+                return Ok(());
+            }
+            let settlements = self.settlements(&mut reserved, some)?;
+            self.app.store.settle_standing(&hold, settlements).await?;
+        }
+    }
+
+    /// The hold that the batch began with; more, where that is too little.
+    async fn hold(&self, total: Credits) -> Result<StandingHold, ApiError> {
+        let store = &self.app.store;
+        let stands = store.standing_for(&self.batch).await?;
+        let hold = stands.unwrap_or_else(|| StandingHold::ended(&self.batch));
+        let limited = self.key.has_limit();
+        match store.raise_standing(&hold, limited, total).await? {
+            Stood::Held(hold) => Ok(hold),
+            Stood::Short(shortfall) => Err(admit::refused(&shortfall, total, Credits::ZERO)),
+        }
+    }
+
+    /// The hold as requests draw from it: its leases, and nobody else's.
+    fn reserve(&self, hold: &StandingHold, total: Credits) -> Result<Reserved, ApiError> {
+        let now = Instant::now();
+        let escrow = Escrow::new(hold.holder(), now);
+        escrow.extend_fence(now + NEVER);
+        let account = BudgetId::Account(self.key.account_id);
+        let key = BudgetId::Key(self.key.account_id, self.key.key_id);
+        let budgets = [Some(account), self.key.has_limit().then_some(key)];
+        let path = Path::new(budgets.into_iter().flatten().map(|id| {
+            let budget = escrow.budget(id);
+            budget.add_lease(hold.holder(), total, None);
+            budget
+        }));
+        Reserved::take(&path, total, now).map_err(|_| ApiError::Internal)
+    }
+
+    /// What these requests settle with.
+    fn settlements(
+        &self,
+        reserved: &mut Reserved,
+        some: Vec<Done>,
+    ) -> Result<Vec<Settlement>, ApiError> {
+        let (places, mut settled) = mpsc::channel(some.len().max(1));
+        for one in some {
+            let place = places.clone().try_reserve_owned();
+            let place = place.map_err(|_| ApiError::Internal)?;
             let part = reserved.split(one.cost).ok_or(ApiError::Internal)?;
             let meter = Meter::new(
                 self.quoted.priced.price.clone(),
@@ -282,7 +323,7 @@ impl Bill {
                 price_id: self.quoted.priced.id,
                 stream: false,
             };
-            let hold = Hold::new(part, permit);
+            let hold = Hold::new(part, place);
             let mut charge = hold.start(Arc::new(facts), meter, Instant::now())?;
             match one.reported {
                 Some(raw) => charge.report(one.usage, raw),
@@ -290,18 +331,21 @@ impl Bill {
             }
             charge.finish(End::Completed);
         }
-        Ok(())
+        drop(places);
+        Ok(std::iter::from_fn(|| settled.try_recv().ok()).collect())
     }
+}
 
-    async fn permit(&self, deadline: Instant) -> Result<Permit, ApiError> {
-        loop {
-            match self.app.ledger.reserve() {
-                Ok(permit) => return Ok(permit),
-                Err(NoPermit::Busy) if Instant::now() < deadline => {
-                    tokio::time::sleep(PAUSE).await;
-                }
-                Err(why) => return Err(why.into()),
-            }
-        }
+/// Ends the hold of a batch that is over, where all its results are paid for.
+///
+/// # Errors
+/// 503 when the books cannot be asked.
+pub async fn release(app: &Shared, batch: &OwnedObject) -> Result<(), ApiError> {
+    let Some(hold) = app.store.standing_for(batch).await? else {
+        return Ok(());
+    };
+    if !app.store.has_unpaid_results(batch).await? {
+        app.store.end_standing(&hold).await?;
     }
+    Ok(())
 }

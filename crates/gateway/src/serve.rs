@@ -24,6 +24,7 @@ use crate::{
     provider_file::{ProviderFile, demo_file},
     server::{self, Bounds},
     settings::{Finding, Settings},
+    unattended,
     upstream::{self, ClientError, Upstream},
     waiting,
     welcome::Welcome,
@@ -339,6 +340,7 @@ pub async fn serve(ready: Ready, stop: impl Future<Output = ()> + Send) -> Resul
         () = audit::prove_regularly(&ready.app) => {}
         () = drift::show_regularly(&ready.app) => {}
         () = counting::exchange_regularly(&ready.app) => {}
+        () = unattended::look_regularly(&ready.app) => {}
     }
     let flushed = ready.app.ledger.shutdown(FLUSH_GRACE).await;
     // Of no weight beside the settlements: what is not learned now is learned again.

@@ -125,6 +125,8 @@ pub struct Settings {
     pub local_journal: Option<PathBuf>,
     /// How often the books are proved for the metric.
     pub audit_every: Duration,
+    /// How often batches that hold credits are looked at.
+    pub batch_look_every: Duration,
     /// Requests of each model that are counted although their usage is reported, per minute.
     pub samples_per_minute: u32,
     /// Explicit routes.
@@ -185,6 +187,7 @@ impl Default for Settings {
             database_pooler: Pooler::Detect,
             local_journal: None,
             audit_every: Duration::from_secs(3600),
+            batch_look_every: Duration::from_secs(600),
             samples_per_minute: 6,
             routes: Vec::new(),
         }

@@ -1,4 +1,7 @@
 //! Files and batches, kept in memory: a batch is worked off when it is looked at for the first time.
+//!
+//! A request's `user` says what becomes of it: `fail`, `gone` (without a word), `much` (it takes
+//! more than it allowed), `slow` (its batch is never over).
 
 use std::collections::BTreeMap;
 
@@ -12,6 +15,8 @@ use crate::request::words_of_value;
 
 /// What every line of a batch is answered with.
 const ANSWER: &str = "All is well";
+/// So many tokens are reported where a request's user is `much`: far more than it allowed.
+const MUCH: u64 = 1_000_000;
 /// Objects of each kind at most.
 const OBJECTS_MAX: usize = 1024;
 
@@ -60,7 +65,7 @@ impl Objects {
             },
             (&Method::POST, ["batches", id, "cancel"]) => match self.batches.get_mut(*id) {
                 Some(batch) => {
-                    batch["status"] = "cancelling".into();
+                    batch["status"] = "cancelled".into();
                     done(batch.clone())
                 }
                 None => nothing(),
@@ -109,11 +114,18 @@ impl Objects {
         }
         let input = batch["input_file_id"].as_str().unwrap_or_default();
         let lines = self.files.get(input).map(|(_, bytes)| bytes.clone());
+        let slow = |lines: &Bytes| memmem::find(lines, br#""user":"slow""#).is_some();
+        if lines.as_ref().is_some_and(slow) {
+            return Some(batch);
+        }
         let (mut output, mut errors) = (String::new(), String::new());
         for line in lines.unwrap_or_default().split(|byte| *byte == b'\n') {
             let Ok(request) = serde_json::from_slice::<Value>(line) else {
                 continue;
             };
+            if request["body"]["user"] == "gone" {
+                continue;
+            }
             if request["body"]["user"] == "fail" {
                 errors.push_str(&failed(&request).to_string());
                 errors.push('\n');
@@ -137,7 +149,10 @@ impl Objects {
 
 fn answered(request: &Value) -> Value {
     let read = words_of_value(&request["body"]["messages"]).max(1);
-    let written = words_of_value(&Value::from(ANSWER));
+    let written = match request["body"]["user"].as_str() {
+        Some("much") => MUCH,
+        _ => words_of_value(&Value::from(ANSWER)),
+    };
     let body = json!({"id": "chatcmpl-mock", "object": "chat.completion", "model": request["body"]["model"],
         "choices": [{"index": 0, "message": {"role": "assistant", "content": ANSWER}, "finish_reason": "stop"}],
         "usage": {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}});

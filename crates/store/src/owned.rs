@@ -1,11 +1,11 @@
 //! What customers have made at providers: which key owns it, and what of it is paid for.
 
-use billing::{AccountId, Credits, KeyId, RequestId};
+use billing::{AccountId, KeyId, RequestId};
 use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::{
-    PAGE_ROWS_MAX, Store, StoreError, check, fresh,
+    PAGE_ROWS_MAX, StandingHold, Store, StoreError, check, fresh,
     sql::{Rows, sql},
 };
 
@@ -50,8 +50,8 @@ pub struct NewObject<'a> {
     pub about: Option<&'a str>,
     /// The batch whose results it is.
     pub made_by: Option<&'a str>,
-    /// Of a batch: the model that its requests are to, and what they may cost at most.
-    pub expected: Option<(&'a str, Credits)>,
+    /// Of a batch: the model that its requests are to, and the hold that they are paid from.
+    pub batch: Option<(&'a str, &'a StandingHold)>,
 }
 
 /// An object that somebody owns.
@@ -117,20 +117,19 @@ impl Store {
         let about = new.about.filter(|about| about.len() <= ABOUT_BYTES_MAX);
         let insert = sql(
             "INSERT INTO owned_objects (account_id, key_id, id, provider, object_id, kind, about, \
-               made_by, model, expected, created_at) \
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, {now}) \
+               made_by, model, created_at) \
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, {now}) \
              ON CONFLICT (object_id, provider) DO NOTHING",
         )
         .uuid(new.owner.account.uuid())
         .uuid(new.owner.key.uuid())
-        .uuid(fresh::uuid())
+        .uuid(new.batch.map_or_else(fresh::uuid, |(_, hold)| hold.id()))
         .text(new.provider)
         .text(new.id)
         .text(new.kind.as_str())
         .opt_text(about)
         .opt_text(new.made_by)
-        .opt_text(new.expected.map(|(model, _)| model))
-        .opt_int(new.expected.map(|(_, credits)| credits.nanos()));
+        .opt_text(new.batch.map(|(model, _)| model));
         let mut tx = self.begin().await?;
         if tx.link().run(insert).await? == 1 {
             tx.commit().await?;
@@ -240,29 +239,38 @@ impl Store {
         check::timestamp(at)
     }
 
-    /// What the batches of an account may cost whose results are not paid for.
+    /// Whether any results of a batch are not paid for.
     ///
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::TimedOut`].
-    pub async fn expected_of(&self, account: AccountId) -> Result<Credits, StoreError> {
-        let select = sql(
-            "SELECT CAST(COALESCE(SUM(expected), 0) AS BIGINT) FROM owned_objects \
-             WHERE account_id = ? AND expected IS NOT NULL",
-        )
-        .uuid(account.uuid());
+    pub async fn has_unpaid_results(&self, batch: &OwnedObject) -> Result<bool, StoreError> {
+        let select = sql("SELECT COUNT(*) FROM owned_objects \
+             WHERE account_id = ? AND key_id = ? AND provider = ? AND made_by = ? \
+               AND paid_at IS NULL")
+        .uuid(batch.owner.account.uuid())
+        .uuid(batch.owner.key.uuid())
+        .text(&batch.provider)
+        .text(&batch.id);
         let mut reader = self.read().await?;
-        let (nanos,): (i64,) = reader.link().one(select).await?;
-        Ok(Credits::from_nanos(nanos))
+        let (unpaid,): (i64,) = reader.link().one(select).await?;
+        Ok(unpaid > 0)
     }
 
-    /// Nothing more is to be paid for a batch.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`], [`StoreError::TimedOut`].
-    pub async fn expect_nothing(&self, object: &OwnedObject) -> Result<(), StoreError> {
-        let update = sql("UPDATE owned_objects SET expected = NULL \
-             WHERE account_id = ? AND key_id = ? AND id = ?");
-        self.change(update, object).await
+    /// The object in this row.
+    pub(crate) async fn object_of(
+        &self,
+        owner: Owner,
+        row: Uuid,
+    ) -> Result<Option<OwnedObject>, StoreError> {
+        let select = sql(format!(
+            "{SELECT} WHERE account_id = ? AND key_id = ? AND id = ?"
+        ))
+        .uuid(owner.account.uuid())
+        .uuid(owner.key.uuid())
+        .uuid(row);
+        let mut reader = self.read().await?;
+        let row: Option<ObjectRow> = reader.link().maybe(select).await?;
+        row.map(ObjectRow::read).transpose()
     }
 
     /// Those of these requests of an account that are booked.
@@ -309,6 +317,13 @@ impl Store {
         let mut tx = self.begin().await?;
         tx.link().run(statement).await?;
         tx.commit().await
+    }
+}
+
+impl OwnedObject {
+    /// The id of its row, and of the hold for it.
+    pub(crate) const fn row(&self) -> Uuid {
+        self.row
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{Case, request_of, sums_by};
-use crate::{Nanos, Record, nanos};
+use crate::{Nanos, Record, books::LeaseRow, nanos};
 
 /// Entries that the program books by itself.
 const OWN_KINDS: [&str; 3] = ["expiry", "closing", "late_charge"];
@@ -53,7 +53,13 @@ fn leases(case: &mut Case<'_>) {
         .filter(|replica| replica.state == "alive")
         .map(|replica| replica.id.as_str())
         .collect();
-    for lease in &books.leases {
+    let standing: HashSet<&str> = books
+        .standing_holds
+        .iter()
+        .map(|hold| hold.id.as_str())
+        .collect();
+    let of_replicas = |lease: &&LeaseRow| !standing.contains(lease.replica_id.as_str());
+    for lease in books.leases.iter().filter(of_replicas) {
         let dead = !alive.contains(lease.replica_id.as_str());
         if lease.amount != 0 && (dead || case.options.closed) {
             let what = format!("{} are left of {}", lease.amount, lease.budget_id);

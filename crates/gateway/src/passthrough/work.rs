@@ -297,7 +297,7 @@ impl Job<'_> {
                 kind: ObjectKind::Other,
                 about: None,
                 made_by: None,
-                expected: None,
+                batch: None,
             };
             if !self.asked.app.store.own(&new).await? {
                 return Err(crate::owned::nothing());

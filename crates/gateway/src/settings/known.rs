@@ -267,6 +267,12 @@ pub const SETTINGS: &[Setting] = &[
         apply: |s, v| seconds(v).map(|d| s.audit_every = d),
     },
     Setting {
+        name: "batch_look_every_seconds",
+        doc: "how often a provider is asked what became of a batch that credits are set aside for and nobody asks about: what failed, expired or is gone gives them back",
+        default: "600",
+        apply: |s, v| seconds(v).map(|d| s.batch_look_every = d),
+    },
+    Setting {
         name: "samples_per_minute",
         doc: "requests of each model that each replica counts although their usage is reported, per minute, after the first fifty: token factors are learned from them; 0: none",
         default: "6",

@@ -261,7 +261,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         name: "no_dead_leases",
-        says: "no lease outlives its replica while another one could take it back",
+        says: "no lease outlives its replica while another one could take it back; standing holds have theirs",
         on: On::Both,
         unit: Unit::Credits,
         ids: ["budget", "rep"],
@@ -269,7 +269,8 @@ pub(super) const RULES: &[Rule] = &[
         broken: "SELECT l.budget_id AS a, l.replica_id AS b, {no_note} AS note, l.amount AS has, \
                 CAST(0 AS bigint) AS should \
             FROM leases l LEFT JOIN replicas r ON r.id = l.replica_id \
-            WHERE l.amount > 0 AND (r.id IS NULL OR r.state <> 'alive' \
+            WHERE l.amount > 0 AND l.replica_id NOT IN (SELECT id FROM standing_holds) \
+              AND (r.id IS NULL OR r.state <> 'alive' \
                OR (r.heartbeat_at < {now} - r.ttl - 60000000 \
                    AND EXISTS (SELECT 1 FROM replicas o \
                                WHERE o.state = 'alive' AND o.heartbeat_at > {now} - o.ttl)))",

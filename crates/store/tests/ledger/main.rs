@@ -27,6 +27,7 @@ mod owned;
 mod plans;
 mod races;
 mod settle;
+mod standing;
 mod token_factors;
 mod upgrade;
 mod world;

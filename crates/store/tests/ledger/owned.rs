@@ -1,6 +1,6 @@
 //! What customers have made at providers: an object has one owner, whoever else names it.
 
-use billing::{AccountId, Credits, KeyId, RequestId};
+use billing::{AccountId, KeyId, RequestId};
 use store::{ABOUT_BYTES_MAX, NewObject, ObjectKind, ObjectPage, OwnedObject, Owner};
 use uuid::Uuid;
 
@@ -21,7 +21,7 @@ fn file(owner: Owner, id: &str) -> NewObject<'_> {
         kind: ObjectKind::File,
         about: Some("{}"),
         made_by: None,
-        expected: None,
+        batch: None,
     }
 }
 
@@ -109,27 +109,32 @@ async fn what_is_said_of_an_object_is_kept(world: World) {
     );
 }
 
-async fn what_batches_may_cost_is_summed_until_they_are_paid_for(world: World) {
+async fn results_of_a_batch_are_paid_for_one_by_one(world: World) {
     let store = &world.store;
-    let batch = |key: u128, id: &'static str, nanos| NewObject {
+    let batch = NewObject {
         kind: ObjectKind::Batch,
-        expected: Some(("p/m", Credits::from_nanos(nanos))),
-        ..file(owner(key), id)
+        ..file(owner(1), "batch-a")
     };
-    for new in [batch(1, "batch-a", 5), batch(2, "batch-b", 7)] {
-        assert!(store.own(&new).await.unwrap());
+    assert!(store.own(&batch).await.unwrap());
+    for id in ["file-r", "file-e"] {
+        let results = NewObject {
+            made_by: Some("batch-a"),
+            ..file(owner(1), id)
+        };
+        assert!(store.own(&results).await.unwrap());
     }
-    let account = owner(1).account;
-    let expected = async || store.expected_of(account).await.unwrap().nanos();
-    assert_eq!(expected().await, 12, "of all keys of the account");
-    let object = store.objects(&["batch-a"]).await.unwrap().remove(0);
-    assert_eq!(object.model.as_deref(), Some("p/m"));
-    store.expect_nothing(&object).await.unwrap();
-    assert_eq!(expected().await, 7);
-    let first = store.results_paying(&object).await.unwrap();
-    assert_eq!(store.results_paying(&object).await.unwrap(), first);
+    let batch = store.objects(&["batch-a"]).await.unwrap().remove(0);
+    let results = store.objects(&["file-e", "file-r"]).await.unwrap();
+    for one in &results {
+        assert!(store.has_unpaid_results(&batch).await.unwrap());
+        store.results_paid(one).await.unwrap();
+    }
+    assert!(!store.has_unpaid_results(&batch).await.unwrap());
+    let first = store.results_paying(&results[0]).await.unwrap();
+    assert_eq!(store.results_paying(&results[0]).await.unwrap(), first);
     let nobody = RequestId::from_uuid(Uuid::from_u128(3));
-    assert!(store.booked(account, &[nobody]).await.unwrap().is_empty());
+    let booked = store.booked(owner(1).account, &[nobody]).await;
+    assert!(booked.unwrap().is_empty());
 }
 
 async fn one_of_many_becomes_the_owner(world: World) {
@@ -153,6 +158,6 @@ on_both!(
     an_object_stays_with_its_first_owner,
     a_key_lists_its_own,
     what_is_said_of_an_object_is_kept,
-    what_batches_may_cost_is_summed_until_they_are_paid_for,
+    results_of_a_batch_are_paid_for_one_by_one,
     one_of_many_becomes_the_owner
 );
