@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use futures_util::stream;
 use http::{HeaderMap, header};
+use memchr::memmem;
 use uuid::Uuid;
 
 use crate::error::ApiError;
@@ -70,31 +71,14 @@ impl Form {
                 "Send this request as multipart/form-data, with the file in it.",
             ));
         };
-        let whole = stream::iter([Ok::<_, Infallible>(body.clone())]);
-        let mut multipart = multer::Multipart::new(whole, boundary);
+        let broken = || invalid(None, "The form is broken, or not whole.");
         let mut form = Self { parts: Vec::new() };
-        loop {
-            let field = match multipart.next_field().await {
-                Ok(Some(field)) => field,
-                Ok(None) => return Ok(form),
-                Err(_) => return Err(invalid(None, "The form is broken, or not whole.")),
-            };
-            let name = field.name().unwrap_or_default().to_owned();
-            let file_name = field.file_name().map(str::to_owned);
-            let content_type = field.content_type().map(ToString::to_string);
-            let Ok(bytes) = field.bytes().await else {
-                return Err(invalid(None, "The form is broken, or not whole."));
-            };
-            form.push(
-                Part {
-                    name,
-                    file_name,
-                    content_type,
-                    bytes,
-                },
-                known,
-            )?;
+        let mut rest = Parts::of(body, &boundary).ok_or_else(broken)?;
+        while let Some((head, bytes)) = rest.next().ok_or_else(broken)? {
+            let part = Part::read(&head, &boundary, bytes).await;
+            form.push(part.ok_or_else(broken)?, known)?;
         }
+        Ok(form)
     }
 
     fn push(&mut self, part: Part, known: Option<&[&str]>) -> Result<(), ApiError> {
@@ -189,7 +173,71 @@ impl Form {
     }
 }
 
+/// What is left of a form. Its parts are slices of the body: a large file is not copied.
+struct Parts {
+    rest: Bytes,
+    /// What stands behind each part: a line's end, and the boundary.
+    end: Vec<u8>,
+}
+
+impl Parts {
+    /// From behind the first boundary on; `None` where there is none.
+    fn of(body: &Bytes, boundary: &str) -> Option<Self> {
+        let end = format!("\r\n--{boundary}").into_bytes();
+        let first = end.get(2..)?;
+        let start = if body.starts_with(first) {
+            first.len()
+        } else {
+            memmem::find(body, &end)? + end.len()
+        };
+        let rest = body.slice(start..);
+        Some(Self { rest, end })
+    }
+
+    /// The head of the next part and what is in it; none behind the last. `None` where the form breaks
+    /// off.
+    fn next(&mut self) -> Option<Option<(Bytes, Bytes)>> {
+        if self.rest.starts_with(b"--") {
+            return Some(None);
+        }
+        // The line of the boundary may end in spaces; an empty head has its second line's end there.
+        let line = memmem::find(&self.rest, b"\r\n")?;
+        let padding = self.rest.get(..line)?;
+        if !padding.iter().all(|byte| b" \t".contains(byte)) {
+            return None;
+        }
+        let head_end = line + memmem::find(self.rest.get(line..)?, b"\r\n\r\n")?;
+        let start = head_end + 4;
+        // An empty part shares its line's end with its head's.
+        let from = self.rest.get(start - 2..)?;
+        let length = memmem::find(from, &self.end)?;
+        let head = self.rest.slice(line..start);
+        let bytes = self.rest.slice(start..(start + length).max(start + 2) - 2);
+        self.rest = self.rest.slice(start - 2 + length + self.end.len()..);
+        Some(Some((head, bytes)))
+    }
+}
+
 impl Part {
+    /// Reads a part's head, with the library that knows how names are quoted and escaped.
+    async fn read(head: &Bytes, boundary: &str, bytes: Bytes) -> Option<Self> {
+        let alone = [
+            format!("--{boundary}").as_bytes(),
+            head,
+            format!("\r\n--{boundary}--\r\n").as_bytes(),
+        ]
+        .concat();
+        let alone = stream::iter([Ok::<_, Infallible>(Bytes::from(alone))]);
+        let mut multipart = multer::Multipart::new(alone, boundary);
+        let field = multipart.next_field().await.ok()??;
+        Some(Self {
+            name: field.name().unwrap_or_default().to_owned(),
+            file_name: field.file_name().map(str::to_owned),
+            content_type: field.content_type().map(ToString::to_string),
+            bytes,
+        })
+    }
+
     const fn is_file(&self) -> bool {
         self.file_name.is_some()
     }
@@ -258,6 +306,9 @@ mod tests {
             (format!("{FILE}{FILE}|--\n"), false),
             (format!("{MODEL}{}|--\n", field("surprise")), false),
             (MODEL.to_owned(), false),
+            (format!("a preamble\n{MODEL}|--\nan epilogue"), true),
+            (format!("{MODEL}| \n"), false),
+            (format!("{MODEL}|x\n"), false),
             ("garbage".to_owned(), false),
         ] {
             assert_eq!(read(&parts).await.is_ok(), sound, "{parts}");
