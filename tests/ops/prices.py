@@ -7,6 +7,7 @@ Last line: "N passed, M failed".
 
 import ast
 import copy
+import datetime
 import json
 import re
 import sys
@@ -14,6 +15,7 @@ import tomllib
 import zipfile
 from decimal import Decimal, getcontext
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 getcontext().prec = 60
 ROOT = Path(__file__).resolve().parents[2]
@@ -162,6 +164,71 @@ def litellm_mode(row):
     return names.get(mode)
 
 
+# --- hours ---------------------------------------------------------------------------------------
+#
+# Table and file say differently when an hour is cheaper, so both are asked about every half hour of a week and the
+# minute before it.
+
+MONDAY = datetime.datetime(2026, 11, 23, tzinfo=datetime.timezone.utc)
+MOMENTS = [
+    MONDAY + datetime.timedelta(minutes=30 * step - early) for step in range(7 * 48 + 1) for early in (1, 0)
+]
+DAYS = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+
+
+def within(moment, window):
+    start, end = (datetime.time.fromisoformat(text) for text in window.split("-"))
+    now = moment.time()
+    return start <= now < end if start < end else now >= start or now < end
+
+
+def is_off_peak(block, moment):
+    """By the table: hours by UTC, on days of the calendar that it names."""
+    calendar = ZoneInfo(block.get("weekday_timezone") or "UTC")
+    rules = [{"hours_utc": block.get("hours_utc") or []}, *(block.get("windows") or [])]
+    for rule in rules:
+        windows = rule["hours_utc"]
+        windows = [windows] if isinstance(windows, str) else windows
+        days = [int(day) for day in rule.get("weekdays") or range(1, 8)]
+        if moment.astimezone(calendar).isoweekday() in days and any(within(moment, one) for one in windows):
+            return True
+    return False
+
+
+def part_at(parts, moment):
+    """By the file: the first part of the week that fits, each of the day that it begins on."""
+    for part in parts:
+        local = moment.astimezone(ZoneInfo(part.get("time_zone", "UTC")))
+        days, now = part.get("days", DAYS), f"{local:%H:%M}"
+        start, end = part.get("from", "00:00"), part.get("to", "00:00")
+        begun = local if start < end or now >= start else local - datetime.timedelta(days=1)
+        inside = start <= now < end if start < end else now >= start or now < end
+        if inside and DAYS[begun.weekday()] in days:
+            return part
+    return None
+
+
+def by_hours(where, written, expected):
+    """The file's hours beside those of the table: (block, the price that holds in it)."""
+    parts = written.get("price_hours", [])
+    if not expected:
+        return [f"{where}: the table has no hours"] if parts else []
+    block, price = expected
+    problems = set()
+    for moment in MOMENTS:
+        part, cheap = part_at(parts, moment), is_off_peak(block, moment)
+        if (part is not None) != cheap:
+            problems.add(f"{where}: at {moment:%a %H:%M} UTC the table says {'off-peak' if cheap else 'peak'}")
+        elif cheap:
+            problems |= set(differences(f"{where} off-peak", part["price"], price))
+    return sorted(problems)
+
+
+def litellm_hours(row, base):
+    block = row.get("off_peak_pricing")
+    return (block, known(base | amounts(block))) if block else None
+
+
 # --- genai-prices -------------------------------------------------------------------------------
 
 
@@ -270,8 +337,8 @@ def by_length(where, written, expected):
     return problems
 
 
-def compare(where, model, base, tiers, service):
-    problems = by_length(where, model, (base, tiers))
+def compare(where, model, base, tiers, service, hours):
+    problems = by_length(where, model, (base, tiers)) + by_hours(where, model, hours)
     written = model.get("service_tiers", {})
     problems += [f"{where}: the table has no tier {name}" for name in sorted(set(written) - set(service))]
     for name, own in service.items():
@@ -290,7 +357,7 @@ class Tables:
         self.genai = genai_rows(texts["genai-prices"])
 
     def expected(self, planned):
-        """{id: (endpoints or "", base, tiers, service)} of the rows that belong to a file."""
+        """{id: (endpoints or "", base, tiers, service, hours)} of the rows that belong to a file."""
         takes, leaves = pattern(planned.get("only") or ["*"]), pattern(planned.get("leave_out", []))
         free, found = pattern(planned.get("free", [])), {}
 
@@ -303,7 +370,7 @@ class Tables:
                 for (provider, name), (prices, window) in self.genai.items():
                     model = name.removeprefix(prefix) + suffix
                     if provider == source["key"] and name.startswith(prefix) and wanted(model) and window:
-                        found[model] = "", *genai_chat(prices, self.day), {}
+                        found[model] = "", *genai_chat(prices, self.day), {}, None
                 continue
             for name, row in self.litellm.items():
                 if row.get("litellm_provider") != source["key"] or not name.startswith(prefix):
@@ -317,10 +384,10 @@ class Tables:
                     continue
                 if does and not free.fullmatch(model):
                     price = litellm_other(row, [does])
-                    found[model] = does, price, {}, litellm_service(row, price, {})
+                    found[model] = does, price, {}, litellm_service(row, price, {}), None
                     continue
                 if free.fullmatch(model):
-                    found[model] = does, {}, {}, {}
+                    found[model] = does, {}, {}, {}, None
                     continue
                 base, tiers, service = litellm_chat(row)
                 window = row.get("max_input_tokens") or row.get("max_tokens")
@@ -331,13 +398,13 @@ class Tables:
                                                                for p in (own, *long.values())):
                             prices[bucket] = Amount(fee, 1)
                 if window:
-                    found[model] = "", base, tiers, service
+                    found[model] = "", base, tiers, service, litellm_hours(row, base)
         return found
 
     def problems(self, planned, models):
         found, problems = self.expected(planned), []
         written = {model["id"]: model for model in models}
-        for name, (does, base, tiers, service) in found.items():
+        for name, (does, base, tiers, service, hours) in found.items():
             sold = bool(base) if does else "prompt" in base and "completion" in base
             if name not in written:
                 if sold and not too_fine(base):
@@ -345,7 +412,7 @@ class Tables:
             elif not base and any(Decimal(amount) for amount in written[name]["price"].values()):
                 problems.append(f"{name}: a price that the table does not have")
             else:
-                problems += compare(name, written[name], base, tiers, service)
+                problems += compare(name, written[name], base, tiers, service, hours)
         return problems + [f"{name}: the table has no such row" for name in sorted(set(written) - set(found))]
 
 
@@ -357,11 +424,11 @@ def buckets(models):
     """How many amounts the files of these models have."""
     def count(one):
         if isinstance(one, dict):
-            return sum(map(count, one.values()))
+            return sum(count(value) for key, value in one.items() if key not in ("from", "to", "time_zone", "days"))
         if isinstance(one, list):
             return sum(map(count, one))
         return int(isinstance(one, str))
-    return sum(count([model.get(key) for key in ("price", "price_tiers", "service_tiers")]) for model in models)
+    return sum(count([model.get(key) for key in ("price", "price_tiers", "price_hours", "service_tiers")]) for model in models)
 
 
 def altered(models):
@@ -379,8 +446,23 @@ def altered(models):
         lambda model: model["price"],
         lambda model: next(iter(model.get("price_tiers", [])), {}).get("price"),
         lambda model: next(iter(model.get("service_tiers", {}).values()), {}).get("price"),
+        lambda model: next(iter(model.get("price_hours", [])), {}).get("price"),
     ]
-    return [copied for copied in map(change, places) if copied]
+    return [copied for copied in [*map(change, places), *altered_hours(models)] if copied]
+
+
+def altered_hours(models):
+    """Copies with one part of the week that is wrong: a day less, other clocks, an hour later."""
+    for change in (
+        lambda part: part.get("days") and part["days"].pop(),
+        lambda part: part.update(time_zone="America/Lima" if "time_zone" in part else "Asia/Shanghai"),
+        lambda part: "from" in part and part.update({"from": "00:30"}),
+    ):
+        copied = copy.deepcopy(models)
+        parts = next((model["price_hours"] for model in copied if model.get("price_hours")), None)
+        if parts:
+            change(parts[0])
+            yield copied
 
 
 def main():

@@ -18,8 +18,8 @@ pub use ids::{AccountId, BudgetId, EntryId, IdError, KeyId, PriceId, ReplicaId, 
 pub use meter::{CountPrompt, Meter, Prompt, Slot, Text, Verdict};
 pub use permit::{LocalJournal, NotRecorded, Permit};
 pub use price::{
-    CostDetails, Hours, Multiplier, Offer, Output, Price, PriceBook, PriceError, PriceVersion,
-    Priced, Rates, ServiceTier, Tier,
+    CostDetails, Days, Hours, Multiplier, Offer, Output, Price, PriceBook, PriceError,
+    PriceVersion, Priced, Rates, ServiceTier, Tier,
 };
 pub use sample::Sample;
 pub use settlement::{Capture, Checkpoint, Counted, End, RequestFacts, Settlement, Timings};

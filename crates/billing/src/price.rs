@@ -2,11 +2,13 @@
 
 mod book;
 mod details;
+mod hours;
 mod rates;
 
 pub use self::{
-    book::{Hours, Multiplier, Offer, PriceBook, PriceVersion, Priced, ServiceTier},
+    book::{Multiplier, Offer, PriceBook, PriceVersion, Priced, ServiceTier},
     details::CostDetails,
+    hours::{Days, Hours},
     rates::Rates,
 };
 

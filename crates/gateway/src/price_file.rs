@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use billing::{
-    Hours, Multiplier, Offer, Price, PriceBook, PriceError, PriceVersion, Priced, Rates,
+    Days, Hours, Multiplier, Offer, Price, PriceBook, PriceError, PriceVersion, Priced, Rates,
     ServiceTier, Tier,
 };
 use serde::{Deserialize, Deserializer, de::Error as _};
@@ -35,14 +35,22 @@ pub struct ServiceTierFile {
     pub price_tiers: Vec<TierFile>,
 }
 
-/// Prices for a part of the day, as written.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+/// Prices for a part of the week, as written.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HoursFile {
-    /// UTC, such as `16:30`.
-    pub from: String,
-    /// Until before this time; before `from`: of the next day.
-    pub to: String,
+    /// A time of day such as `16:30`; left out: the whole day.
+    #[serde(default)]
+    pub from: Option<String>,
+    /// Until before this time; before `from`: of the next day. Left out with `from`.
+    #[serde(default)]
+    pub to: Option<String>,
+    /// The days that it begins on, such as `["sat", "sun"]`; left out: every day.
+    #[serde(default)]
+    pub days: Vec<String>,
+    /// Whose clocks and calendar these are, such as `Asia/Shanghai`; left out: UTC.
+    #[serde(default)]
+    pub time_zone: Option<String>,
     /// The plain price so many times.
     #[serde(default)]
     pub factor: Option<Multiplier>,
@@ -69,7 +77,7 @@ pub struct VersionFile {
     /// Prices of service tiers, by their names.
     #[serde(default, deserialize_with = "service_tiers")]
     pub service_tiers: BTreeMap<ServiceTier, ServiceTierFile>,
-    /// Prices of parts of the day; the first that fits counts.
+    /// Prices of parts of the week; the first that fits counts.
     #[serde(default)]
     pub price_hours: Vec<HoursFile>,
 }
@@ -79,10 +87,7 @@ impl VersionFile {
         let plain = price(&self.price, &self.price_tiers)?;
         let mut hours = Vec::with_capacity(self.price_hours.len());
         for part in &self.price_hours {
-            let when = Hours::new(&part.from, &part.to).ok_or_else(|| {
-                let (from, to) = (&part.from, &part.to);
-                malformed(format!("price_hours from {from:?} to {to:?}: write two times of day such as \"16:30\", UTC"))
-            })?;
+            let when = part.hours()?;
             let own = other(
                 &plain,
                 part.factor,
@@ -111,6 +116,42 @@ impl VersionFile {
             tiers.push((*tier, Priced::new(own)?));
         }
         Ok(Arc::new(Offer::new(Priced::new(plain)?, tiers)))
+    }
+}
+
+impl HoursFile {
+    /// When it is.
+    fn hours(&self) -> Result<Hours, PriceError> {
+        let mut hours = match (&self.from, &self.to) {
+            (Some(from), Some(to)) => Hours::daily(from, to).ok_or_else(|| {
+                malformed(format!(
+                    "price_hours from {from:?} to {to:?}: write two times of day such as \"16:30\""
+                ))
+            })?,
+            (None, None) if !self.days.is_empty() => Hours::all_day(),
+            (None | Some(_), None) | (None, Some(_)) => {
+                return Err(malformed(
+                    "price_hours: write from and to, or days, or all of them".into(),
+                ));
+            }
+        };
+        if !self.days.is_empty() {
+            let days = Days::named(self.days.iter().map(String::as_str)).ok_or_else(|| {
+                let (days, known) = (&self.days, Days::NAMES.join(", "));
+                malformed(format!(
+                    "price_hours days {days:?}: write some of {known}, each once"
+                ))
+            })?;
+            hours = hours.on(days);
+        }
+        match &self.time_zone {
+            None => Ok(hours),
+            Some(zone) => hours.by_the_clocks_of(zone).ok_or_else(|| {
+                malformed(format!(
+                    "price_hours time_zone {zone:?}: write one such as \"Asia/Shanghai\""
+                ))
+            }),
+        }
     }
 }
 
@@ -222,6 +263,38 @@ mod tests {
     }
 
     #[test]
+    fn hours_are_of_days_and_of_a_place() {
+        let book = parse(
+            r#"price = { prompt = "4", completion = "4" }
+            price_hours = [
+                { from = "18:00", to = "00:00", days = ["mon"], time_zone = "Asia/Shanghai", factor = "0.25" },
+                { days = ["sat", "sun"], time_zone = "Asia/Shanghai", price = { prompt = "2", completion = "4" } },
+            ]"#,
+        )
+        .unwrap();
+        let prompt = |moment: &str| {
+            let moment: jiff::Timestamp = moment.parse().unwrap();
+            let offer = book.at(moment.as_second()).unwrap();
+            offer.standard().price.base().prompt.to_string()
+        };
+        for (moment, expected) in [
+            // Monday evening in Shanghai.
+            ("2026-11-23T09:59:59Z", "4"),
+            ("2026-11-23T10:00:00Z", "1"),
+            ("2026-11-23T15:59:59Z", "1"),
+            ("2026-11-23T16:00:00Z", "4"),
+            ("2026-11-24T10:00:00Z", "4"),
+            // The weekend there.
+            ("2026-11-27T15:59:59Z", "4"),
+            ("2026-11-27T16:00:00Z", "2"),
+            ("2026-11-29T15:59:59Z", "2"),
+            ("2026-11-29T16:00:00Z", "4"),
+        ] {
+            assert_eq!(prompt(moment), expected, "{moment}");
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_told() {
         let plain = "price = { prompt = \"2\", completion = \"4\" }\n";
         for (more, part) in [
@@ -240,6 +313,19 @@ mod tests {
             (
                 "price_hours = [{ from = \"25:00\", to = \"01:00\", factor = \"1\" }]",
                 "16:30",
+            ),
+            (
+                "price_hours = [{ from = \"01:00\", factor = \"1\" }]",
+                "from and to, or days",
+            ),
+            ("price_hours = [{ factor = \"1\" }]", "from and to, or days"),
+            (
+                "price_hours = [{ days = [\"Saturday\"], factor = \"1\" }]",
+                "mon, tue, wed, thu, fri, sat, sun",
+            ),
+            (
+                "price_hours = [{ days = [\"sat\"], time_zone = \"Asia/Bejing\", factor = \"1\" }]",
+                "Asia/Shanghai",
             ),
             ("valid_from = \"soon\"", "2026-01-31"),
             ("service_tiers = { flex = { factor = \"-1\" } }", "1.25"),

@@ -1,5 +1,6 @@
 //! What a published price table changes in the prices that hold: found, before anything is written.
 
+mod falling;
 mod own_file;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,7 +9,10 @@ use billing::{Credits, Offer, Price, PriceBook, PriceVersion, Rates, ServiceTier
 use price_tables::{Model, Picked, Plan, Provider, Table, TableError, TableName, pick};
 use serde::Serialize;
 
-pub use self::own_file::{Entry, OwnFile, replace};
+pub use self::{
+    falling::Fall,
+    own_file::{Entry, OwnFile, replace},
+};
 use crate::{
     price_file::{self, TierFile, VersionFile},
     provider_file::{ModelFile, ProviderFile},
@@ -32,6 +36,8 @@ pub struct Change {
     pub model: String,
     /// `standard`, `batch`, `flex` or `priority`.
     pub service_tier: &'static str,
+    /// In this part of the week, such as `18:00-00:00 mon,tue Asia/Shanghai`; none: at other times.
+    pub hours: Option<String>,
     /// For prompts of more tokens than this.
     pub above_prompt_tokens: Option<u64>,
     /// The bucket, by its name in `price`.
@@ -63,6 +69,8 @@ pub struct Update {
     pub same: usize,
     /// Models whose prices stay although the table says otherwise, or says nothing.
     pub left: Vec<Left>,
+    /// Prices of the table by which a long prompt is cheaper than a shorter one.
+    pub falls: Vec<Fall>,
     /// Models of the table that no provider file has, so that nothing here serves them.
     pub not_served: Vec<String>,
 }
@@ -118,6 +126,14 @@ impl Update {
             } else {
                 changed(one, model, planned, wish)
             };
+            let outcome = outcome.map(|(falls, changed)| {
+                let model = full(&model.id);
+                self.falls.extend(falls.into_iter().map(|mut fall| {
+                    fall.model.clone_from(&model);
+                    fall
+                }));
+                changed
+            });
             match outcome {
                 Ok(None) => self.same += 1,
                 Ok(Some((version, changes))) => {
@@ -156,9 +172,10 @@ impl Update {
     }
 }
 
-type Changed = Option<(VersionFile, Vec<Change>)>;
+type Changed = (Vec<Fall>, Option<(VersionFile, Vec<Change>)>);
 
-/// The version that a row of the table makes of a model's price, and what is other in it.
+/// The version that a row of the table makes of a model's price and what is other in it, after
+/// what is odd about the row.
 fn changed(
     served: &ModelFile,
     row: &Model,
@@ -168,38 +185,48 @@ fn changed(
     let wrong = |error: &dyn ToString| error.to_string();
     let book = served.book().map_err(|error| wrong(&error))?;
     let old = version_at(&book, wish.moment);
-    if old.is_some_and(|version| !version.hours.is_empty()) {
-        return Err("has prices by the hour, which no table here says".to_owned());
-    }
     if !served.image_prices.is_empty() {
         return Err("has prices by the size of images, which no table here says".to_owned());
     }
     let mut version: VersionFile =
         toml::from_str(&row.price_text()).map_err(|error| wrong(&error))?;
-    let old = old.map(|version| &*version.offer);
     if let Some(old) = old {
-        if old
-            .all()
-            .any(|(_, priced)| priced.price.tiers().iter().any(|tier| !tier.whole_request))
-        {
+        if !old.hours.is_empty() && version.price_hours.is_empty() {
+            return Err("has prices by the hour, and the table has none".to_owned());
+        }
+        if offers(old).any(|(_, offer)| has_part_above(offer)) {
             return Err("has tiers for the part above alone, which no table here says".to_owned());
         }
-        keep_pieces(&mut version, old);
+        keep_pieces(&mut version, &old.offer);
     }
     let new = price_file::book(std::slice::from_ref(&version)).map_err(|error| wrong(&error))?;
-    let Some(new) = version_at(&new, wish.moment).map(|version| &*version.offer) else {
+    let Some(new) = version_at(&new, wish.moment) else {
         return Err("has no price in the table".to_owned());
     };
-    let would_be_free = |old: &Offer| {
-        let (old, new) = (old.standard().price.base(), new.standard().price.base());
+    let would_be_free = |old: &PriceVersion| {
+        let base = |version: &PriceVersion| version.offer.standard().price.base().clone();
+        let (old, new) = (base(old), base(new));
         old.prompt > new.prompt && new.prompt.is_zero()
             || old.completion > new.completion && new.completion.is_zero()
     };
     if old.is_some_and(would_be_free) && !planned.is_free(&row.id) {
         return Err("would cost nothing where it costs something now".to_owned());
     }
+    let falls = falling::falls(&new.offer);
     let changes = differences(old, new);
-    Ok((!changes.is_empty()).then_some((version, changes)))
+    Ok((falls, (!changes.is_empty()).then_some((version, changes))))
+}
+
+/// Every offer of a version, by the hours that it is for.
+fn offers(version: &PriceVersion) -> impl Iterator<Item = (Option<String>, &Offer)> {
+    let hours = version.hours.iter();
+    let hours = hours.map(|(hours, offer)| (Some(hours.to_string()), &**offer));
+    std::iter::once((None, &*version.offer)).chain(hours)
+}
+
+fn has_part_above(offer: &Offer) -> bool {
+    let mut priced = offer.all();
+    priced.any(|(_, priced)| priced.price.tiers().iter().any(|tier| !tier.whole_request))
 }
 
 fn version_at(book: &PriceBook, moment: i64) -> Option<&PriceVersion> {
@@ -221,9 +248,15 @@ fn keep_pieces(version: &mut VersionFile, old: &Offer) {
         price,
         price_tiers,
         service_tiers,
-        ..
+        price_hours,
+        valid_from: _,
     } = version;
     keep(price, price_tiers, &old.standard().price);
+    for part in price_hours {
+        if let Some(own) = &mut part.price {
+            keep(own, &mut part.price_tiers, &old.standard().price);
+        }
+    }
     for (tier, written) in service_tiers {
         let known = old.of(*tier).unwrap_or_else(|| old.standard());
         if let Some(own) = &mut written.price {
@@ -242,32 +275,45 @@ fn keep_rates(new: &mut Rates, old: &Rates) {
     new.minimum = new.minimum.or(old.minimum);
 }
 
-fn differences(old: Option<&Offer>, new: &Offer) -> Vec<Change> {
+/// An amount's place in a price, by hours, tier and length of the prompt, and its bucket.
+type Place = (Option<String>, ServiceTier, Option<u64>, &'static str);
+
+fn differences(old: Option<&PriceVersion>, new: &PriceVersion) -> Vec<Change> {
+    let was = old.map(all_amounts).unwrap_or_default();
+    let will = all_amounts(new);
+    let places: BTreeSet<_> = was.keys().chain(will.keys()).cloned().collect();
     let mut changes = Vec::new();
-    for tier in ServiceTier::ALL {
-        let amounts = |offer: Option<&Offer>| {
-            let priced = offer.and_then(|offer| offer.of(tier));
-            priced
-                .map(|priced| amounts(&priced.price))
-                .unwrap_or_default()
-        };
-        let (was, will) = (amounts(old), amounts(Some(new)));
-        let places: BTreeSet<_> = was.keys().chain(will.keys()).copied().collect();
-        for place in places {
-            let (old, new) = (was.get(&place).copied(), will.get(&place).copied());
-            if old != new {
-                changes.push(Change {
-                    model: String::new(),
-                    service_tier: tier.as_str(),
-                    above_prompt_tokens: place.0,
-                    bucket: place.1,
-                    old,
-                    new,
-                });
-            }
+    for place in places {
+        let (old, new) = (was.get(&place).copied(), will.get(&place).copied());
+        if old != new {
+            let (hours, tier, above_prompt_tokens, bucket) = place;
+            changes.push(Change {
+                model: String::new(),
+                service_tier: tier.as_str(),
+                hours,
+                above_prompt_tokens,
+                bucket,
+                old,
+                new,
+            });
         }
     }
     changes
+}
+
+fn all_amounts(version: &PriceVersion) -> BTreeMap<Place, Credits> {
+    let mut all = BTreeMap::new();
+    for (hours, offer) in offers(version) {
+        for (tier, priced) in offer.all() {
+            let amounts = amounts(&priced.price).into_iter();
+            all.extend(
+                amounts.map(|((above, bucket), amount)| {
+                    ((hours.clone(), tier, above, bucket), amount)
+                }),
+            );
+        }
+    }
+    all
 }
 
 fn amounts(price: &Price) -> BTreeMap<(Option<u64>, &'static str), Credits> {
@@ -301,8 +347,12 @@ mod tests {
     }
 
     fn files(models: &str) -> Vec<(String, ProviderFile)> {
+        files_of("moonshot", models)
+    }
+
+    fn files_of(provider: &str, models: &str) -> Vec<(String, ProviderFile)> {
         let text = format!(
-            "name = \"moonshot\"\ndialect = \"openai\"\nbase_url = \"http://127.0.0.1:9\"\n{models}"
+            "name = \"{provider}\"\ndialect = \"openai\"\nbase_url = \"http://127.0.0.1:9\"\n{models}"
         );
         vec![("m".to_owned(), ProviderFile::parse("m", &text).unwrap())]
     }
@@ -388,6 +438,88 @@ mod tests {
     }
 
     #[test]
+    fn hours_change_amount_by_amount_and_are_never_lost() {
+        let hours = r#","off_peak_pricing":{"input_cost_per_token":5e-07,"windows":[{"hours_utc":"10:00-00:00","weekdays":[1]},{"hours_utc":"00:00-00:00","weekdays":[6,7]}]}"#;
+        let row = format!("{PLAIN}{hours}");
+        let table = table(&[("a", &row), ("b", &row), ("same", &row), ("lost", PLAIN)]);
+        let price = r#"prompt = "1", completion = "2""#;
+        let at = |monday: &str| {
+            let own =
+                |prompt: &str| format!("price = {{ prompt = \"{prompt}\", completion = \"2\" }}");
+            format!(
+                "price_hours = [{{ from = \"10:00\", to = \"00:00\", days = [\"mon\"], {} }}, {{ days = [\"sat\", \"sun\"], {} }}]\n",
+                own(monday),
+                own("0.5")
+            )
+        };
+        let files = files(
+            &[
+                model("a", &format!("{price}, search = \"0.01\"")),
+                model("b", price) + &at("0.75"),
+                model("same", price) + &at("0.5"),
+                model("lost", price) + &at("0.5"),
+            ]
+            .concat(),
+        );
+        let update = compare(&table, &files, &OwnFile::default(), &wish()).unwrap();
+        let shown: Vec<String> = update
+            .changes
+            .iter()
+            .map(|change| {
+                let text = |amount: Option<Credits>| amount.map_or("-".into(), |a| a.to_string());
+                let hours = change.hours.as_deref().unwrap();
+                let (old, new) = (text(change.old), text(change.new));
+                format!("{} {hours} {} {old} {new}", change.model, change.bucket)
+            })
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                "moonshot/a 10:00-00:00 mon completion - 2",
+                "moonshot/a 10:00-00:00 mon prompt - 0.5",
+                "moonshot/a 10:00-00:00 mon search - 0.01",
+                "moonshot/a sat,sun completion - 2",
+                "moonshot/a sat,sun prompt - 0.5",
+                "moonshot/a sat,sun search - 0.01",
+                "moonshot/b 10:00-00:00 mon prompt 0.75 0.5",
+            ]
+        );
+        assert_eq!((update.same, update.left.len()), (1, 1));
+        let why = "has prices by the hour, and the table has none";
+        assert_eq!(update.left[0].why, why);
+        // What is written says the same when it is read again.
+        let text = OwnFile::default().with(update.entries.clone());
+        let own = OwnFile::parse(&text).unwrap();
+        assert_eq!(own.with(Vec::new()), text);
+        let path = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(path.path(), text).unwrap();
+        let (mut files, mut findings) = (files, Vec::new());
+        crate::own_prices::apply(path.path(), &mut files, &mut findings);
+        assert!(findings.is_empty(), "{findings:?}");
+        let again = compare(&table, &files, &OwnFile::default(), &wish()).unwrap();
+        assert_eq!((again.changes, again.same), (Vec::new(), 3));
+    }
+
+    #[test]
+    fn a_price_that_falls_for_long_prompts_is_told() {
+        let row = format!(
+            r#"{PLAIN},"input_cost_per_token_above_200k_tokens":5e-07,"output_cost_per_token_above_200k_tokens":2e-06"#
+        );
+        let files = files(&model("a", r#"prompt = "1", completion = "2""#));
+        let update = compare(&table(&[("a", &row)]), &files, &OwnFile::default(), &wish()).unwrap();
+        let credits = |text: &str| text.parse::<Credits>().unwrap();
+        let fall = Fall {
+            model: "moonshot/a".to_owned(),
+            service_tier: "standard",
+            above_prompt_tokens: 200_000,
+            bucket: "prompt",
+            below: credits("1"),
+            above: credits("0.5"),
+        };
+        assert_eq!(update.falls, [fall]);
+    }
+
+    #[test]
     fn what_was_written_by_hand_stays_and_nothing_becomes_free() {
         let table = table(&[
             (
@@ -407,6 +539,41 @@ mod tests {
         );
         let left: Vec<&str> = update.left.iter().map(|one| one.why.as_str()).collect();
         assert_eq!(left, ["has a price that you wrote yourself", "no price"]);
+    }
+
+    #[test]
+    fn what_no_table_can_say_stays() {
+        let table = table(&[("a", PLAIN), ("b", PLAIN)]);
+        let above = "price_tiers = [{ above_prompt_tokens = 9, whole_request = false, price = { prompt = \"5\", completion = \"5\" } }]\n";
+        let sizes = "endpoints = [\"image_generations\"]\nimage_prices = [{ size = \"1x1\", default = true, price = { image = \"1\" } }]\n";
+        let priced = r#"prompt = "9", completion = "9""#;
+        let files = files(&[model("a", priced) + above, model("b", priced) + sizes].concat());
+        let update = compare(&table, &files, &OwnFile::default(), &wish()).unwrap();
+        assert!(update.entries.is_empty(), "{update:?}");
+        let left: Vec<&str> = update.left.iter().map(|one| one.why.as_str()).collect();
+        assert_eq!(
+            left,
+            [
+                "has tiers for the part above alone, which no table here says",
+                "has prices by the size of images, which no table here says",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_costs_something_never_becomes_free() {
+        // By the table it makes vectors, whose output costs nothing; here it writes.
+        let row = r#"{"text-embedding-9":{"litellm_provider":"openai","mode":"embedding","max_input_tokens":9,"input_cost_per_token":1e-06,"output_cost_per_token":0}}"#;
+        let table = Table::recognize(row, DAY).unwrap();
+        let files = |price: &str| files_of("openai", &model("text-embedding-9", price));
+        let compare = |price| compare(&table, &files(price), &OwnFile::default(), &wish()).unwrap();
+        let update = compare(r#"prompt = "2", completion = "8""#);
+        assert!(update.entries.is_empty(), "{update:?}");
+        let why = "would cost nothing where it costs something now";
+        assert_eq!(update.left[0].why, why);
+        // Where it costs nothing already, it does not become so.
+        let update = compare(r#"prompt = "2", completion = "0""#);
+        assert_eq!((update.changes.len(), update.left.len()), (1, 0));
     }
 
     #[test]

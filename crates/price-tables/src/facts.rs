@@ -31,8 +31,21 @@ pub(crate) struct Facts {
     pub tiers: BTreeMap<u64, Price>,
     /// Prices of service tiers, by their names in a provider file, and those for long prompts.
     pub service: BTreeMap<&'static str, (Price, BTreeMap<u64, Price>)>,
+    /// Prices of parts of the week, which hold in place of the plain ones; the first that fits counts.
+    pub hours: Vec<(When, Price)>,
     /// Fee of a search with little context, in dollars.
     pub search_fee: Option<Decimal>,
+}
+
+/// A part of the week, as provider files write it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct When {
+    /// From a time of day until before another; none: the whole day.
+    pub hours: Option<(String, String)>,
+    /// The days that it begins on; none: all.
+    pub days: Vec<&'static str>,
+    /// Whose clocks these are; none: UTC.
+    pub zone: Option<String>,
 }
 
 /// Dollars per million tokens or characters of a kind; per piece of what is sold by the piece.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     TableError,
     decimal::{Decimal, DecimalError},
-    facts::{Facts, Kind, Price},
+    facts::{Facts, Kind, Price, When},
     python_literal::{self, Call, Value},
 };
 
@@ -106,7 +106,7 @@ fn facts(id: &str, model: &Call, day: &str) -> Result<Facts, String> {
     let Some(price) = model.named.get("prices") else {
         return Ok(facts);
     };
-    let Some(price) = price_of_day(price, day)? else {
+    let Some((price, hours)) = prices_of_day(price, day)? else {
         return Ok(facts);
     };
     let starts = tier_starts(price);
@@ -114,16 +114,29 @@ fn facts(id: &str, model: &Call, day: &str) -> Result<Facts, String> {
     for start in starts {
         facts.tiers.insert(start, price_above(price, start)?);
     }
+    for (when, price) in hours {
+        let amounts = price_above(price, 0)?;
+        let alike = amounts.keys().eq(facts.price.keys());
+        if !alike || !facts.tiers.is_empty() || !tier_starts(price).is_empty() {
+            facts.hours.clear();
+            facts.unknown_units.push("TimeOfDateConstraint".to_owned());
+            break;
+        }
+        facts.hours.push((when, amounts));
+    }
     Ok(facts)
 }
 
-/// The price that holds on `day`: the last one whose start is not after it. Prices that depend on
-/// the hour are an error: which of them to charge is for a person to decide.
-fn price_of_day<'a>(prices: &'a Value, day: &str) -> Result<Option<&'a Call>, String> {
+/// A price and those of parts of the day, the first that fits before the others.
+type PricesOfDay<'a> = (&'a Call, Vec<(When, &'a Call)>);
+
+/// The prices that hold on `day`: of what fits the last entry counts, and what begins after it
+/// does not.
+fn prices_of_day<'a>(prices: &'a Value, day: &str) -> Result<Option<PricesOfDay<'a>>, String> {
     if let Some(price) = prices.call("ModelPrice") {
-        return Ok(Some(price));
+        return Ok(Some((price, Vec::new())));
     }
-    let mut chosen = None;
+    let (mut chosen, mut hours) = (None, Vec::new());
     for entry in prices.items().ok_or("prices of an unknown form")? {
         let entry = entry
             .call("ConditionalPrice")
@@ -135,10 +148,14 @@ fn price_of_day<'a>(prices: &'a Value, day: &str) -> Result<Option<&'a Call>, St
             .ok_or("a condition without a price")?;
         match entry.named.get("constraint") {
             None | Some(Value::Name(_)) => chosen = chosen.or(Some(price)),
+            Some(constraint) if constraint.call("TimeOfDateConstraint").is_some() => {
+                let when = time_of_day(constraint).ok_or("hours of an unknown form")?;
+                hours.insert(0, (when, price));
+            }
             Some(constraint) => {
                 let constraint = constraint
                     .call("StartDateConstraint")
-                    .ok_or("prices that depend on the hour")?;
+                    .ok_or("a condition of an unknown form")?;
                 let start = constraint
                     .named
                     .get("start_date")
@@ -146,11 +163,35 @@ fn price_of_day<'a>(prices: &'a Value, day: &str) -> Result<Option<&'a Call>, St
                     .ok_or("a start that is no date")?;
                 if start.as_str() <= day {
                     chosen = Some(price);
+                    hours.clear();
                 }
             }
         }
     }
-    Ok(chosen)
+    Ok(chosen.map(|price| (price, hours)))
+}
+
+/// Two times of day, UTC.
+fn time_of_day(constraint: &Value) -> Option<When> {
+    let named = &constraint.call("TimeOfDateConstraint")?.named;
+    let time = |name: &str| {
+        let call = named.get(name)?.call("datetime.time")?;
+        let utc =
+            matches!(call.named.get("tzinfo"), Some(Value::Name(zone)) if zone.ends_with("UTC"));
+        let parts: Vec<u64> = call.arguments.iter().filter_map(Value::whole).collect();
+        match parts.as_slice() {
+            [hour] if utc => Some(format!("{hour:02}:00")),
+            [hour, minute] if utc => Some(format!("{hour:02}:{minute:02}")),
+            _ => None,
+        }
+    };
+    let (from, to) = (time("start_time")?, time("end_time")?);
+    Some(When {
+        hours: (from != to).then_some((from, to)),
+        days: Vec::new(),
+        zone: None,
+    })
+    .filter(|when| when.hours.is_some())
 }
 
 fn date(value: &Value) -> Option<String> {
@@ -294,6 +335,60 @@ mod tests {
         ));
         let found = table.chat_models("acme", "").unwrap();
         assert_eq!(shown(&found[0].price), "prompt 2, completion 1");
+    }
+
+    #[test]
+    fn takes_the_prices_of_the_hours() {
+        let conditional = |constraint: &str, price: &str| {
+            format!(
+                "ConditionalPrice({constraint}prices=ModelPrice(input_mtok=Decimal('{price}'), output_mtok=Decimal('1')))"
+            )
+        };
+        let hours = |from: &str, to: &str| {
+            format!(
+                "constraint=TimeOfDateConstraint(start_time=datetime.time({from}, tzinfo=datetime.UTC), \
+                 end_time=datetime.time({to}, tzinfo=datetime.UTC)), "
+            )
+        };
+        let model = |entries: &[String]| {
+            let found = table(&format!(
+                "ModelInfo(id='a', prices=[{}])",
+                entries.join(", ")
+            ));
+            found.chat_models("acme", "").unwrap().remove(0)
+        };
+        let all = [
+            conditional("", "9"),
+            conditional(&hours("1, 0", "4, 30"), "8"),
+            conditional(&hours("6", "10, 0"), "7"),
+        ];
+        let facts = model(&all);
+        assert_eq!(shown(&facts.price), "prompt 9, completion 1");
+        let found: Vec<_> = facts
+            .hours
+            .iter()
+            .map(|(when, price)| format!("{}: {}", when.text(), shown(price)))
+            .collect();
+        // Of what fits the table means the last, and a provider file the first.
+        assert_eq!(
+            found,
+            [
+                r#"from = "06:00", to = "10:00": prompt 7, completion 1"#,
+                r#"from = "01:00", to = "04:30": prompt 8, completion 1"#
+            ]
+        );
+        // A price that begins later is of all hours.
+        let start = "constraint=StartDateConstraint(start_date=datetime.date(2026, 11, 22)), ";
+        let later = [all.as_slice(), &[conditional(start, "5")]].concat();
+        let facts = model(&later);
+        assert_eq!(
+            (shown(&facts.price), facts.hours.len()),
+            ("prompt 5, completion 1".to_owned(), 0)
+        );
+        let odd =
+            conditional(&hours("1, 0", "4, 30"), "8").replace("output_mtok", "cache_read_mtok");
+        let facts = model(&[all[0].clone(), odd]);
+        assert_eq!(facts.unknown_units, ["TimeOfDateConstraint"]);
     }
 
     #[test]

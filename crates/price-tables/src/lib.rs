@@ -8,6 +8,7 @@ mod facts;
 mod genai;
 mod litellm;
 mod model;
+mod off_peak;
 mod picked;
 mod plan;
 mod python_literal;
@@ -15,7 +16,7 @@ mod text;
 
 pub use self::{
     decimal::{Decimal, DecimalError},
-    facts::{Kind, Price},
+    facts::{Kind, Price, When},
     model::{LeftOut, Model},
     picked::{Picked, Table, pick},
     plan::{PLAN_PATH, PinnedTable, Plan, Provider, Rows, Rule, TableName},

@@ -7,7 +7,8 @@ use serde_json::value::RawValue;
 use crate::{
     TableError,
     decimal::Decimal,
-    facts::{Facts, Kind, Price},
+    facts::{Facts, Kind, Price, When},
+    off_peak::OffPeak,
 };
 
 /// Members that hold dollars per token, and what they are for.
@@ -42,7 +43,7 @@ const SERVICE_TIERS: [(&str, &str); 3] = [
 /// Endings of the members of service tiers that no request here can ask for.
 const OTHER_TIERS: [&str; 3] = ["_ultrafast", "_decisions", "_balanced"];
 /// Members with a price that nothing here is charged by, each because of what is said.
-const WITHOUT_EFFECT: [&str; 14] = [
+const WITHOUT_EFFECT: [&str; 13] = [
     // Searches of the provider's own are refused, or have their price by the plan.
     "search_context_cost_per_query",
     "google_maps_grounding_cost_per_query",
@@ -57,12 +58,12 @@ const WITHOUT_EFFECT: [&str; 14] = [
     "cache_read_input_audio_token_cost",
     "cache_read_input_image_token_cost",
     "cache_creation_input_audio_token_cost",
-    // Cheaper hours of some days: the dearer price is taken.
-    "off_peak_pricing",
     // Images of chat models are counted in tokens.
     "output_cost_per_image",
     "output_cost_per_image_token",
 ];
+/// Cheaper hours, on some days.
+const OFF_PEAK: &str = "off_peak_pricing";
 /// The endpoint that a chat model must be served on, where the table names any.
 const ENDPOINT: &str = "/v1/chat/completions";
 /// What fits into a model whose table row does not say so, because nothing is counted by it.
@@ -74,14 +75,19 @@ type Row = BTreeMap<String, Box<RawValue>>;
 /// The table, by model.
 pub struct Litellm {
     rows: BTreeMap<String, Row>,
+    /// The day whose prices are wanted, `YYYY-MM-DD`.
+    day: String,
 }
 
 impl Litellm {
-    /// Reads the table.
-    pub(crate) fn parse(text: &str) -> Result<Self, TableError> {
+    /// Reads the table; prices are those of `day`.
+    pub(crate) fn parse(text: &str, day: &str) -> Result<Self, TableError> {
         let rows = serde_json::from_str(text)
             .map_err(|error| TableError::at("the litellm table", error))?;
-        Ok(Self { rows })
+        Ok(Self {
+            rows,
+            day: day.to_owned(),
+        })
     }
 
     /// How many rows there are of each provider.
@@ -105,7 +111,7 @@ impl Litellm {
             .filter(|(_, row)| text(row, "litellm_provider").is_some_and(|name| name == provider))
             .filter_map(|(id, row)| Some((id.strip_prefix(prefix)?, row, endpoints(row)?)))
             .map(|(id, row, endpoints)| {
-                facts(id, row, endpoints)
+                facts(id, row, endpoints, &self.day)
                     .map_err(|why| TableError::at(format!("litellm {id}"), why))
             })
             .collect()
@@ -137,7 +143,7 @@ fn endpoints(row: &Row) -> Option<Vec<&'static str>> {
     }
 }
 
-fn facts(id: &str, row: &Row, endpoints: Vec<&'static str>) -> Result<Facts, String> {
+fn facts(id: &str, row: &Row, endpoints: Vec<&'static str>, day: &str) -> Result<Facts, String> {
     let mut base = price(row, "")?;
     let mut window = whole(row, "max_input_tokens").or_else(|| whole(row, "max_tokens"));
     if !endpoints.is_empty() {
@@ -166,6 +172,7 @@ fn facts(id: &str, row: &Row, endpoints: Vec<&'static str>) -> Result<Facts, Str
         unknown_units: unknown_units(row),
         tiers: BTreeMap::new(),
         service: BTreeMap::new(),
+        hours: Vec::new(),
         search_fee: search_fee(row)?,
     };
     for above in thresholds(row) {
@@ -183,7 +190,28 @@ fn facts(id: &str, row: &Row, endpoints: Vec<&'static str>) -> Result<Facts, Str
         facts.service.insert(tier, (price(row, ending)?, long));
     }
     ranges(row, &mut facts)?;
+    if row.get(OFF_PEAK).is_some_and(|raw| raw.get() != "null") {
+        match off_peak(row, &facts, day) {
+            Some(hours) => facts.hours = hours,
+            None => facts.unknown_units.push(OFF_PEAK.to_owned()),
+        }
+    }
     Ok(facts)
+}
+
+/// The cheaper hours of a row; none where they cannot be written in a provider file: there is a
+/// part that nobody here knows, or there are tiers, of which the table does not say what becomes.
+fn off_peak(row: &Row, facts: &Facts, day: &str) -> Option<Vec<(When, Price)>> {
+    let mut block: Row = parsed(row, OFF_PEAK)?;
+    let prices = price(&block, "").ok()?;
+    let served = |(own, long): &(Price, BTreeMap<u64, Price>)| own.is_empty() && long.is_empty();
+    if prices.is_empty() || !facts.tiers.is_empty() || !facts.service.values().all(served) {
+        return None;
+    }
+    block.retain(|member, _| PER_TOKEN.iter().all(|(known, _)| known != member));
+    let when: OffPeak = serde_json::from_str(&serde_json::to_string(&block).ok()?).ok()?;
+    let parts = when.parts(day)?.into_iter();
+    Some(parts.map(|part| (part, prices.clone())).collect())
 }
 
 /// The members with a price by a unit that nobody here knows.
@@ -202,7 +230,7 @@ fn unknown_units(row: &Row) -> Vec<String> {
         PER_TOKEN.iter().any(|(one, _)| *one == name)
             || PER_PIECE.iter().any(|(one, _, _)| *one == name)
             || WITHOUT_EFFECT.contains(&name)
-            || name == "tiered_pricing"
+            || ["tiered_pricing", OFF_PEAK].contains(&name)
     };
     let priced = |raw: &RawValue| {
         let amount: Option<Decimal> = raw.get().parse().ok();
@@ -334,7 +362,7 @@ mod tests {
     use super::*;
 
     fn rows(json: &str) -> Vec<Facts> {
-        Litellm::parse(json)
+        Litellm::parse(json, "2026-11-22")
             .unwrap()
             .models("acme", "acme/")
             .unwrap()
@@ -382,6 +410,34 @@ mod tests {
         );
         assert!(facts.reasons);
         assert_eq!(facts.ends.as_deref(), Some("2027-01-01"));
+    }
+
+    #[test]
+    fn reads_cheaper_hours() {
+        let row = |more: &str| {
+            rows(&format!(
+                r#"{{"acme/a":{{"litellm_provider":"acme","mode":"chat","input_cost_per_token":2e-06,"output_cost_per_token":4e-06,{more}}}}}"#
+            ))
+            .remove(0)
+        };
+        let block = r#""off_peak_pricing":{"input_cost_per_token":1e-06,"cache_read_input_token_cost":1e-07,"hours_utc":"01:00-02:00"}"#;
+        let facts = row(block);
+        assert_eq!(facts.unknown_units, Vec::<String>::new());
+        assert_eq!(facts.hours[0].0.text(), r#"from = "01:00", to = "02:00""#);
+        assert_eq!(shown(&facts.hours[0].1), "prompt 1, cached_prompt 0.1");
+        assert!(row(r#""off_peak_pricing":null"#).unknown_units.is_empty());
+        // What nobody knows how to charge is left out by its name.
+        for odd in [
+            block.replace("01:00-", "noon-"),
+            block.replace("cache_read_input_token_cost", "a_holiday_cost"),
+            format!("{block},\"input_cost_per_token_above_200k_tokens\":3e-06"),
+            format!("{block},\"input_cost_per_token_flex\":3e-06"),
+            r#""off_peak_pricing":{"hours_utc":"01:00-02:00"}"#.to_owned(),
+        ] {
+            let facts = row(&odd);
+            assert_eq!(facts.unknown_units, ["off_peak_pricing"], "{odd}");
+            assert!(facts.hours.is_empty());
+        }
     }
 
     #[test]
@@ -449,9 +505,10 @@ mod tests {
     fn a_price_that_is_no_number_is_an_error() {
         let table = Litellm::parse(
             r#"{"a":{"litellm_provider":"acme","mode":"chat","input_cost_per_token":"cheap"}}"#,
+            "2026-11-22",
         )
         .unwrap();
         assert!(table.models("acme", "").is_err());
-        assert!(Litellm::parse("[]").is_err());
+        assert!(Litellm::parse("[]", "2026-11-22").is_err());
     }
 }

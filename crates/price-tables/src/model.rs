@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     decimal::{Decimal, FRACTION_DIGITS_MAX},
-    facts::{Facts, Kind, Price},
+    facts::{Facts, Kind, Price, When},
     plan::{Provider, matches_any},
 };
 
@@ -35,6 +35,8 @@ pub struct Model {
     pub price: Price,
     /// Prices for prompts longer than the key.
     pub tiers: BTreeMap<u64, Price>,
+    /// Prices of parts of the week; the first that fits counts.
+    pub hours: Vec<(When, Price)>,
     /// Prices of service tiers, and those for long prompts.
     pub service: BTreeMap<&'static str, (Price, BTreeMap<u64, Price>)>,
 }
@@ -112,6 +114,16 @@ pub(crate) fn model(facts: Facts, plan: &Provider, taken: &str) -> Result<Model,
             tiers.insert(above, tier);
         }
     }
+    let mut hours = Vec::new();
+    for (when, amounts) in facts.hours {
+        // What they do not name costs what it costs at other times.
+        let mut whole = base.clone();
+        whole.extend(amounts);
+        hours.push((when, cleaned(whole, free, chats)?));
+    }
+    if hours.iter().all(|(_, own)| *own == price) {
+        hours.clear();
+    }
     let mut service = BTreeMap::new();
     for (name, (own, long)) in facts.service {
         if let Some(priced) = service_tier(name, own, &long, &price, &tiers) {
@@ -137,6 +149,7 @@ pub(crate) fn model(facts: Facts, plan: &Provider, taken: &str) -> Result<Model,
                 .is_some_and(|day| day.as_str() < year_after(taken).as_str()),
         price,
         tiers,
+        hours,
         service,
         id: facts.id,
     };
@@ -413,6 +426,38 @@ mod tests {
             (Kind::CachedPrompt, "0.1"),
         ];
         assert_eq!(made.tiers, BTreeMap::from([(100, amounts(&expected))]));
+    }
+
+    #[test]
+    fn hours_keep_the_prices_that_they_do_not_name() {
+        let when = || When {
+            hours: None,
+            days: vec!["sat"],
+            zone: None,
+        };
+        let mut row = facts("1", "2");
+        row.price.insert(Kind::CachedPrompt, "0.1".parse().unwrap());
+        row.hours = vec![(when(), amounts(&[(Kind::Prompt, "0.5")]))];
+        let made = model(row.clone(), &plan(""), TAKEN).unwrap();
+        let expected = [
+            (Kind::Prompt, "0.5"),
+            (Kind::Completion, "2"),
+            (Kind::CachedPrompt, "0.1"),
+        ];
+        assert_eq!(made.hours, [(when(), amounts(&expected))]);
+        let text = made.price_text();
+        let line = "price_hours = [\n    { days = [\"sat\"], price = { prompt = \"0.5\", completion = \"2\", cached_prompt = \"0.1\" } },\n]\n";
+        assert!(text.ends_with(line), "{text}");
+        // Nothing is cheaper, and a zero is no price.
+        row.hours = vec![(when(), amounts(&[(Kind::Prompt, "1")]))];
+        assert!(
+            model(row.clone(), &plan(""), TAKEN)
+                .unwrap()
+                .hours
+                .is_empty()
+        );
+        row.hours = vec![(when(), amounts(&[(Kind::Prompt, "0")]))];
+        assert_eq!(model(row, &plan(""), TAKEN), Err(LeftOut::NoPrice));
     }
 
     #[test]

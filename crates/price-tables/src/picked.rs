@@ -26,7 +26,7 @@ impl Table {
     /// The text is not that table's.
     pub fn parse(name: TableName, text: &str, day: &str) -> Result<Self, TableError> {
         Ok(match name {
-            TableName::Litellm => Self::Litellm(Litellm::parse(text)?),
+            TableName::Litellm => Self::Litellm(Litellm::parse(text, day)?),
             TableName::GenaiPrices => Self::GenaiPrices(GenaiPrices::parse(text, day)?),
         })
     }

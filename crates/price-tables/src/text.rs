@@ -2,10 +2,32 @@
 
 use std::fmt::Write as _;
 
-use crate::{facts::Price, model::Model};
+use crate::{
+    facts::{Price, When},
+    model::Model,
+};
+
+impl When {
+    /// Its members, as they stand in braces.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut members = Vec::new();
+        if let Some((from, to)) = &self.hours {
+            members.push(format!("from = \"{from}\", to = \"{to}\""));
+        }
+        if !self.days.is_empty() {
+            let days: Vec<String> = self.days.iter().map(|day| format!("\"{day}\"")).collect();
+            members.push(format!("days = [{}]", days.join(", ")));
+        }
+        if let Some(zone) = &self.zone {
+            members.push(format!("time_zone = \"{zone}\""));
+        }
+        members.join(", ")
+    }
+}
 
 impl Model {
-    /// Its price as TOML: `price`, `price_tiers` and `service_tiers`, each where there is one.
+    /// Its price as TOML: `price`, `price_tiers`, `price_hours` and `service_tiers`, each where there is one.
     #[must_use]
     pub fn price_text(&self) -> String {
         let mut text = String::new();
@@ -15,6 +37,18 @@ impl Model {
             text.push_str("price_tiers = [\n");
             for (above, amounts) in &self.tiers {
                 let _ = writeln!(text, "    {},", tier(*above, amounts));
+            }
+            text.push_str("]\n");
+        }
+        if !self.hours.is_empty() {
+            text.push_str("price_hours = [\n");
+            for (when, amounts) in &self.hours {
+                let _ = writeln!(
+                    text,
+                    "    {{ {}, price = {} }},",
+                    when.text(),
+                    price(amounts)
+                );
             }
             text.push_str("]\n");
         }

@@ -1,15 +1,11 @@
-//! The price book of a model: its versions, the hours of the day and the service tiers that have prices of their own.
+//! The price book of a model: its versions, and the hours and the service tiers that have prices of their own.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Deserializer, de};
 
-use super::{Price, PriceError};
+use super::{Hours, Price, PriceError};
 use crate::{Credits, PriceId};
-
-/// Minutes in a day.
-const DAY: u16 = 24 * 60;
-const SECONDS_PER_MINUTE: i64 = 60;
 
 /// How soon a provider serves, where it sells that: by the words of OpenAI's `service_tier`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -178,53 +174,14 @@ impl Offer {
     }
 }
 
-/// A part of every day, UTC; it may go over midnight.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hours {
-    from: u16,
-    to: u16,
-}
-
-impl Hours {
-    /// From one time of day, written `HH:MM`, until before another; `None` where one is no time,
-    /// or both are the same.
-    #[must_use]
-    pub fn new(from: &str, to: &str) -> Option<Self> {
-        let minute = |text: &str| {
-            let (hour, minute) = text.split_once(':')?;
-            let two = |text: &str| {
-                let digits = text.len() == 2 && text.bytes().all(|b| b.is_ascii_digit());
-                text.parse::<u16>().ok().filter(|_| digits)
-            };
-            let minute = two(hour)?
-                .checked_mul(60)?
-                .checked_add(two(minute).filter(|m| *m < 60)?)?;
-            Some(minute).filter(|minute| *minute < DAY)
-        };
-        let (from, to) = (minute(from)?, minute(to)?);
-        Some(Self { from, to }).filter(|_| from != to)
-    }
-
-    fn has(self, unix_seconds: i64) -> bool {
-        let minutes = unix_seconds.div_euclid(SECONDS_PER_MINUTE);
-        let now = minutes.rem_euclid(i64::from(DAY));
-        let (from, to) = (i64::from(self.from), i64::from(self.to));
-        if from < to {
-            (from..to).contains(&now)
-        } else {
-            now >= from || now < to
-        }
-    }
-}
-
 /// What holds from a moment on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PriceVersion {
     /// In seconds since 1970; `i64::MIN` for ever before.
     pub valid_from: i64,
-    /// Parts of the day that have an offer of their own; the first that fits counts.
+    /// Parts of the week that have an offer of their own; the first that fits counts.
     pub hours: Vec<(Hours, Arc<Offer>)>,
-    /// The rest of the day.
+    /// The rest of the week.
     pub offer: Arc<Offer>,
 }
 
@@ -279,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_moment_has_the_version_and_the_hours_that_it_lies_in() {
-        let night = Hours::new("16:30", "00:30").unwrap();
+        let night = Hours::daily("16:30", "00:30").unwrap();
         let book = PriceBook::new(vec![
             PriceVersion {
                 valid_from: 86_400,
@@ -310,21 +267,6 @@ mod tests {
             assert_eq!(prompt(at).as_deref(), expected, "{at}");
         }
         assert_eq!(book.offers().count(), 3);
-    }
-
-    #[test]
-    fn hours_are_times_of_day() {
-        assert!(Hours::new("00:00", "23:59").is_some());
-        for (from, to) in [
-            ("24:00", "01:00"),
-            ("1:00", "02:00"),
-            ("00:60", "02:00"),
-            ("a", "b"),
-            ("01:00", "01:00"),
-            ("+1:00", "02:00"),
-        ] {
-            assert!(Hours::new(from, to).is_none(), "{from} {to}");
-        }
     }
 
     #[test]

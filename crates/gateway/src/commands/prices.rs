@@ -13,7 +13,7 @@ use super::{
 use crate::{
     cli::{PricesCommand, UpdatePrices},
     configuration,
-    price_update::{self, OwnFile, Update, Wish},
+    price_update::{self, Fall, OwnFile, Update, Wish},
 };
 
 /// The largest table that is read, in bytes.
@@ -118,10 +118,11 @@ fn show(asked: &UpdatePrices, update: &Update, written: Option<&Path>) -> Result
     }
     let list = json!({ "data": value["changes"] });
     if !update.changes.is_empty() {
-        let headings = ["MODEL", "TIER", "ABOVE", "BUCKET", "OLD", "NEW"];
+        let headings = ["MODEL", "TIER", "HOURS", "ABOVE", "BUCKET", "OLD", "NEW"];
         let paths = [
             "model",
             "service_tier",
+            "hours",
             "above_prompt_tokens",
             "bucket",
             "old",
@@ -134,6 +135,19 @@ fn show(asked: &UpdatePrices, update: &Update, written: Option<&Path>) -> Result
     }
     for left in &update.left {
         print::line(&format!("{}: stays as it is: {}", left.model, left.why))?;
+    }
+    for fall in &update.falls {
+        let Fall {
+            model,
+            service_tier,
+            above_prompt_tokens,
+            bucket,
+            below,
+            above,
+        } = fall;
+        print::line(&format!(
+            "{model}: look at the provider's own prices: by the table {bucket} of {service_tier} falls from {below} to {above} for prompts of more than {above_prompt_tokens} tokens"
+        ))?;
     }
     if !update.not_served.is_empty() {
         let count = update.not_served.len();

@@ -12,7 +12,7 @@ use billing::Rates;
 
 use crate::{
     own_prices::{FILE_BYTES_MAX, OwnPrices},
-    price_file::{TierFile, VersionFile},
+    price_file::{HoursFile, TierFile, VersionFile},
     prices::matches,
 };
 
@@ -153,7 +153,6 @@ pub fn replace(path: &Path, text: &str) -> io::Result<()> {
 }
 
 fn write_entry(text: &mut String, model: &str, valid_from: &str, version: &VersionFile) {
-    let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
     // Writing to a String cannot fail.
     let _ = write!(
         text,
@@ -165,6 +164,10 @@ fn write_entry(text: &mut String, model: &str, valid_from: &str, version: &Versi
     if !version.price_tiers.is_empty() {
         let _ = writeln!(text, "price_tiers = [{}]", tiers(&version.price_tiers));
     }
+    if !version.price_hours.is_empty() {
+        let parts = version.price_hours.iter().filter_map(hours);
+        let _ = writeln!(text, "price_hours = [\n{}]", parts.collect::<String>());
+    }
     for (name, tier) in &version.service_tiers {
         if let Some(price) = &tier.price {
             let name = name.as_str();
@@ -175,6 +178,34 @@ fn write_entry(text: &mut String, model: &str, valid_from: &str, version: &Versi
             text.push_str(" }\n");
         }
     }
+}
+
+/// A part of the week on a line of its own. Updates write prices, never factors.
+fn hours(part: &HoursFile) -> Option<String> {
+    let mut members = Vec::new();
+    let times = [
+        ("from", &part.from),
+        ("to", &part.to),
+        ("time_zone", &part.time_zone),
+    ];
+    for (name, time) in times {
+        if let Some(time) = time {
+            members.push(format!("{name} = {}", quoted(time)));
+        }
+    }
+    if !part.days.is_empty() {
+        let days: Vec<String> = part.days.iter().map(|day| quoted(day)).collect();
+        members.push(format!("days = [{}]", days.join(", ")));
+    }
+    members.push(format!("price = {}", rates(part.price.as_ref()?)));
+    if !part.price_tiers.is_empty() {
+        members.push(format!("price_tiers = [{}]", tiers(&part.price_tiers)));
+    }
+    Some(format!("    {{ {} }},\n", members.join(", ")))
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
 }
 
 fn tiers(tiers: &[TierFile]) -> String {

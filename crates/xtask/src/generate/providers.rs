@@ -130,13 +130,20 @@ and `openai-beta` travel, and never its key. No built-in file lets anything thro
 
 ## Other prices for other times
 
-A model may have prices of its own for service tiers, for parts of the day (UTC), and from a day on:
+A model may have prices of its own for service tiers, for parts of the week, and from a day on:
 
 ```toml
 service_tiers = { batch = { factor = \"0.5\" }, priority = { price = { prompt = \"5\", completion = \"20\" } } }
-price_hours = [{ from = \"16:30\", to = \"00:30\", factor = \"0.5\" }]
+price_hours = [
+    { from = \"16:30\", to = \"00:30\", factor = \"0.5\" },
+    { days = [\"sat\", \"sun\"], time_zone = \"Asia/Shanghai\", price = { prompt = \"1\", completion = \"4\" } },
+]
 price_versions = [{ valid_from = \"2027-01-01\", price = { prompt = \"2\", completion = \"8\" } }]
 ```
+
+A part of the week is hours, days (`mon` to `sun`) or both, by UTC or by the clocks and the calendar of the `time_zone` it names.
+Hours that go over midnight belong to the day that they begin on, and the first part that fits counts. Public holidays are
+days like others.
 
 A request is charged by the version and the hour of its admission, and by the service tier that the answer names, else by
 the one that was asked for by `service_tier`, on whichever endpoint. `priority` is refused where it has no price; `flex` then

@@ -110,6 +110,7 @@ mod tests {
             deprecated: true,
             price: amounts("0.00013"),
             tiers: BTreeMap::from([(200_000, amounts("5"))]),
+            hours: Vec::new(),
             service: BTreeMap::from([("flex", (amounts("0.00007"), BTreeMap::new()))]),
         }
     }
