@@ -242,7 +242,8 @@ fn google(url: &str) -> (&'static str, String) {
 }
 
 /// A provider that has OpenAI's Responses: `id` costs what `m` does, `id-search` may search for a
-/// hundredth of a credit, and `id-hidden` reasons out of sight.
+/// hundredth of a credit, `id-tiered` has a price of its own for priority, and `id-hidden` reasons
+/// out of sight.
 fn native(name: &'static str, url: &str, kept: &str, id: &str) -> (&'static str, String) {
     let one = r#"prompt = "1", completion = "1""#;
     let models = [
@@ -253,6 +254,11 @@ fn native(name: &'static str, url: &str, kept: &str, id: &str) -> (&'static str,
             &format!(r#"{one}, search = "0.01""#),
         ),
         model(&format!("{id}-hidden"), "hidden_output = true\n", one),
+        model(
+            &format!("{id}-tiered"),
+            "service_tiers = { priority = { factor = \"3\" } }\n",
+            one,
+        ),
     ];
     let (name, text) = file(name, url, &models);
     let quirks = format!("[quirks]\nresponses = \"{kept}\"\n[[models]]\n");

@@ -3,6 +3,7 @@
 mod native;
 mod stored;
 
+use billing::Credits;
 use http::Method;
 use mock_provider::Script;
 use serde_json::{Value, json};
@@ -184,6 +185,58 @@ async fn a_request_is_translated_item_by_item() {
         assert_eq!(answer.json()["error"]["param"], named);
         assert_eq!(answer.code(), "invalid_request");
     }
+    gateway.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tier_travels_and_the_one_that_is_named_is_charged() {
+    let gateway = Gateway::start(Books::Sqlite).await;
+    // What is asked for, what travels, what the provider serves by, thousandths of the plain price.
+    for (asked, sent, served, thousandths) in [
+        ("flex", json!("flex"), "flex", 500),
+        ("flex", json!("flex"), "default", 1_000),
+        ("priority", json!("priority"), "priority", 3_000),
+        ("priority", json!("priority"), "default", 1_000),
+        ("default", json!("default"), "default", 1_000),
+        ("auto", Value::Null, "priority", 3_000),
+    ] {
+        let customer = gateway.customer(PLENTY).await;
+        let mut told: Value = serde_json::from_str(&usage(PROMPT_TOKENS, 5)).unwrap();
+        told["service_tier"] = json!(served);
+        let script = Script::new().tokens(5).finish("stop");
+        let script = script.usage_json(&told.to_string()).done();
+        gateway.provider.script("tiered", script);
+        let body = ask("tiered", json!({"service_tier": asked}));
+        let answer = plain(&gateway, &customer, &body).await.expect(200).json();
+        let events = stream(&gateway, &customer, &body).await.chunks();
+        let begun = &events.first().unwrap()["response"];
+        assert_eq!(begun["service_tier"], asked.replace("auto", "default"));
+        let cost = tokens_cost(PROMPT_TOKENS + 5).nanos() * thousandths / 1_000;
+        for response in [&answer, &events.last().unwrap()["response"]] {
+            assert_eq!(response["service_tier"], served, "{asked}");
+            let told: Credits = response["usage"]["cost"].as_str().unwrap().parse().unwrap();
+            assert_eq!(told.nanos(), cost, "{asked} {served}");
+        }
+        for request in gateway.provider.requests().iter().rev().take(2) {
+            assert_eq!(request.json()["service_tier"], sent, "{asked}");
+        }
+        for charge in gateway.charges(&customer, 2).await {
+            let charged: Credits = charge["charged"].as_str().unwrap().parse().unwrap();
+            assert_eq!(charged.nanos(), cost);
+        }
+    }
+    let customer = gateway.customer(PLENTY).await;
+    for (model, tier) in [
+        ("claude", "flex"),
+        ("tiered", "scale-up"),
+        ("m", "priority"),
+    ] {
+        let body = ask(model, json!({"service_tier": tier}));
+        let refused = plain(&gateway, &customer, &body).await.expect(400);
+        assert_eq!(refused.json()["error"]["param"], "service_tier", "{model}");
+    }
+    let body = ask("claude", json!({"service_tier": "default"}));
+    let _ = plain(&gateway, &customer, &body).await.expect(200);
     gateway.finish().await;
 }
 

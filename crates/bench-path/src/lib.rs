@@ -279,6 +279,7 @@ fn names() -> StreamNames {
             model: "mock-gpt".into(),
         },
         repeated: String::new(),
+        tier: String::new(),
         keep: Keep::Nobody,
         clock: || 1_700_000_000,
     }

@@ -173,6 +173,16 @@ impl<'a> ClientRequest<'a> {
         }
     }
 
+    /// The service tier that an answer says it has until its provider says which, as JSON; empty
+    /// where it says none.
+    #[must_use]
+    pub fn tier(&self) -> String {
+        match self {
+            Self::Chat(_) | Self::Messages(_) => String::new(),
+            Self::Responses(request) => request.tier().to_owned(),
+        }
+    }
+
     /// The same as a chat request; `None` where it is one.
     ///
     /// # Errors

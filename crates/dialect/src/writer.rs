@@ -20,6 +20,9 @@ pub struct StreamNames {
     pub clock: fn() -> u64,
     /// What a response repeats of its request; empty for other dialects.
     pub repeated: String,
+    /// The service tier that a response says it has until its provider says which, as JSON; empty
+    /// for other dialects.
+    pub tier: String,
     /// Who keeps it: somebody, and [`StreamWriter::kept`] gives it out once it is over.
     pub keep: Keep,
 }

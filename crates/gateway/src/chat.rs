@@ -393,6 +393,7 @@ impl Attempt<'_> {
             origin: origin(&self.watched, self.model),
             clock: unix_seconds,
             repeated: self.first.repeated(keep),
+            tier: self.first.tier(),
             keep,
         }
     }

@@ -27,6 +27,7 @@ fn names() -> StreamNames {
         clock: || 1_700_000_001,
         // What a response says again of its request; no other dialect looks at it.
         repeated: r#""instructions":null"#.into(),
+        tier: r#""default""#.into(),
         keep: Keep::Gateway,
     }
 }

@@ -254,6 +254,39 @@ async fn a_request_travels_but_for_what_must_change() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_tier_inside_the_response_is_the_one_that_is_charged() {
+    let gateway = Gateway::start(Books::Sqlite).await;
+    for (asked, served, times) in [
+        ("auto", "priority", 3),
+        ("priority", "priority", 3),
+        ("priority", "default", 1),
+    ] {
+        let customer = gateway.customer(PLENTY).await;
+        let mut last = end(usage(PROMPT_TOKENS, 3));
+        last["response"]["service_tier"] = json!(served);
+        let whole = last["response"].to_string();
+        let mut events = words(3);
+        events.push(last);
+        let cost = json!(tokens_cost(times * (PROMPT_TOKENS + 3)));
+        let body = ask("native-tiered", json!({"service_tier": asked}));
+        let script = Script::new().response_events(&events).done();
+        gateway.provider.script("native-tiered", script);
+        let events = stream(&gateway, &customer, &body).await.chunks();
+        let streamed = &events.last().unwrap()["response"];
+        assert_eq!(streamed["usage"]["cost"], cost, "{asked} {served}");
+        gateway
+            .provider
+            .script("native-tiered", Script::new().raw(whole));
+        let answer = plain(&gateway, &customer, &body).await.expect(200).json();
+        assert_eq!(answer["usage"]["cost"], cost, "{asked} {served}");
+        for charge in gateway.charges(&customer, 2).await {
+            assert_eq!(charge["charged"], cost);
+        }
+    }
+    gateway.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn credit_for_so_many_tokens_delivers_them_natively_too() {
     for books in Books::ALL {
         let gateway = Gateway::start(books).await;

@@ -24,6 +24,7 @@ const KNOWN: [&str; 26] = [
     "user",
     "safety_identifier",
     "prompt_cache_key",
+    "service_tier",
     // Without effect: what is asked to be kept, shown or cut off is not.
     "metadata",
     "store",
@@ -32,7 +33,6 @@ const KNOWN: [&str; 26] = [
     "truncation",
     "max_tool_calls",
     "prompt_cache_retention",
-    "service_tier",
     "background",
     "context_management",
 ];
@@ -73,9 +73,11 @@ pub(super) fn compose(
         .get("reasoning")
         .and_then(|reasoning| literal(reasoning, "effort"));
     body.write_some("reasoning_effort", effort);
-    // Where it travels it decides about the price.
-    if let Some(tier) = request.get("service_tier").filter(|_| target.native) {
-        body.hint("service_tier", tier);
+    // It decides about the price; what would be so anyway is not worth a refusal.
+    match request.get("service_tier") {
+        Some(tier) if target.native || tier == r#""default""# => body.hint("service_tier", tier),
+        None | Some(r#""auto""#) => {}
+        Some(tier) => body.write("service_tier", tier),
     }
     Ok(body.end())
 }
@@ -93,9 +95,6 @@ fn check_members(request: &ResponsesRequest<'_>, body: &mut Writing<'_>) {
             "conversation" => "Conversations are not kept here: use `previous_response_id`.",
             "background" if value == "true" => "Nothing runs in the background here.",
             "top_logprobs" if value != "0" => "Log probabilities are not given here.",
-            "service_tier" if !matches!(value, r#""auto""# | r#""default""#) => {
-                "This tier has a price of its own and is not offered here."
-            }
             _ if KNOWN.contains(&name) => continue,
             _ => "This member means nothing to the provider of this model: leave it out.",
         };

@@ -101,14 +101,15 @@ impl<'a> ResponsesRequest<'a> {
         let members = REPEATED
             .map(|(name, otherwise)| format!("\"{name}\":{}", self.get(name).unwrap_or(otherwise)));
         let tools = tools::shown(self.get("tools").unwrap_or("[]"));
-        let tier = match self.get("service_tier") {
+        format!(r#"{},"tools":{tools},"store":{kept}"#, members.join(","))
+    }
+
+    /// The service tier that a response says it has until its provider says which, as JSON.
+    pub(crate) fn tier(&self) -> &str {
+        match self.get("service_tier") {
             None | Some(r#""auto""#) => r#""default""#,
             Some(tier) => tier,
-        };
-        format!(
-            r#"{},"tools":{tools},"service_tier":{tier},"store":{kept}"#,
-            members.join(",")
-        )
+        }
     }
 
     /// The JSON of a top-level member; `null` counts as absent.

@@ -45,6 +45,8 @@ pub(crate) struct ResponsesWriter {
     items: Vec<String>,
     open: Option<Open>,
     reason: Option<String>,
+    /// The service tier that the provider served by, in its own word.
+    tier: Option<String>,
     /// The response as it was given, where it is kept.
     kept: Option<String>,
 }
@@ -52,6 +54,7 @@ pub(crate) struct ResponsesWriter {
 /// A chat's answer as a response.
 pub(crate) fn answer(answer: &Answer, bill: &Bill<'_>, names: &StreamNames) -> Bytes {
     let mut writer = ResponsesWriter::new(names.clone());
+    writer.tier = answer.service_tier();
     // Nobody reads the events of an answer that comes at once.
     let mut unread = BytesMut::new();
     writer.texts(answer.texts(), &mut unread);
@@ -78,12 +81,16 @@ impl ResponsesWriter {
             items: Vec::new(),
             open: None,
             reason: None,
+            tier: None,
             kept: None,
         }
     }
 
     /// Writes what a chunk says.
     pub(crate) fn chunk(&mut self, chunk: &Chunk, out: &mut BytesMut) {
+        if chunk.usage().is_some() {
+            self.tier = chunk.service_tier();
+        }
         if chunk.is_without_choices() {
             return;
         }
@@ -302,6 +309,7 @@ impl ResponsesWriter {
         error: &str,
         bill: Option<&Bill<'_>>,
     ) -> String {
+        let tier = self.tier.as_deref().map(json::quote);
         let completed_at = match status {
             "completed" => (self.names.clock)().to_string(),
             _ => "null".to_owned(),
@@ -309,7 +317,7 @@ impl ResponsesWriter {
         format!(
             concat!(
                 r#"{{"id":{},"object":"response","created_at":{},"completed_at":{},"status":"{}","background":false,"error":{},"#,
-                r#""incomplete_details":{},"model":{},"output":[{}],{},"frequency_penalty":0,"presence_penalty":0,"usage":{}}}"#
+                r#""incomplete_details":{},"model":{},"output":[{}],{},"service_tier":{},"frequency_penalty":0,"presence_penalty":0,"usage":{}}}"#
             ),
             json::quote(&self.id_of("resp")),
             self.names.origin.created,
@@ -320,6 +328,7 @@ impl ResponsesWriter {
             json::quote(&self.names.origin.model),
             self.items.join(","),
             self.names.repeated,
+            tier.as_deref().unwrap_or(&self.names.tier),
             bill.map_or_else(|| "null".to_owned(), usage),
         )
     }

@@ -125,6 +125,7 @@ impl Relay {
             origin: origin(&self.watched, model),
             clock: unix_seconds,
             repeated: String::new(),
+            tier: String::new(),
             keep: Keep::Nobody,
         };
         self.writer = Some(StreamWriter::chat(names, false));
