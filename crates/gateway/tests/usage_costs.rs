@@ -8,7 +8,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use billing::ServiceTier;
 use bytes::Bytes;
@@ -16,9 +15,12 @@ use dialect::{
     ClientDialect, Dialect, Endpoint, ForwardedAnswer, Origin, Pair, Quirks, SseEvent, UsageFault,
 };
 use gateway::provider_file::{BUILTIN_PROVIDERS, ProviderFile};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokens::{Bucket, Usage};
 
+/// When a row is charged that does not say so: a Wednesday, in nobody's cheaper hours.
+const USUALLY: &str = "2026-11-25T08:00:00Z";
 const TABLE: &str = include_str!("usage_costs/table.txt");
 /// What a report is read as: `None` where there is none.
 type Read = Option<Result<Usage, UsageFault>>;
@@ -29,10 +31,12 @@ struct Row<'a> {
     provider: &'a str,
     model: &'a str,
     tier: ServiceTier,
+    /// When it was admitted.
+    moment: Timestamp,
     /// The operator's own price, where nothing is built in.
     own: Option<&'a str>,
     endpoint: &'a str,
-    /// Where a stream has the object, if not at its usual place.
+    /// Where a stream has the object, if not at its usual place; of a response, what it did besides.
     place: &'a str,
     usage: &'a str,
     expected: Usage,
@@ -49,6 +53,7 @@ impl<'a> Row<'a> {
             Some((named, own)) => (named, Some(own)),
             None => (named, None),
         };
+        let (named, moment) = named.split_once(" on ").unwrap_or((named, USUALLY));
         let (full, tier) = named.split_once('@').unwrap_or((named, "standard"));
         let (provider, model) = full.split_once('/').unwrap();
         let (endpoint, place) = endpoint.split_once('@').unwrap_or((endpoint, ""));
@@ -65,6 +70,7 @@ impl<'a> Row<'a> {
             provider,
             model,
             tier: ServiceTier::parse(tier).unwrap(),
+            moment: moment.parse().unwrap(),
             own,
             endpoint,
             place,
@@ -102,6 +108,17 @@ impl<'a> Row<'a> {
                 ]
             })
             .collect(),
+            "responses" => {
+                let pair = Pair::new(ClientDialect::Responses, dialect, quirks);
+                assert!(pair.is_native(), "{}", self.line);
+                let body = Bytes::from(response(self.place, &report()).to_string());
+                let answer = pair.decode(body, quirks, Origin::default()).unwrap();
+                let streamed = response_events(self.place, &report());
+                vec![
+                    ("plain, as it is", answer.usage()),
+                    ("streamed, as it is", self.pushed(pair, quirks, streamed)),
+                ]
+            }
             endpoint => {
                 let known: Endpoint = serde_json::from_value(json!(endpoint)).unwrap();
                 let body = match self.usage.strip_prefix("meta:") {
@@ -115,9 +132,13 @@ impl<'a> Row<'a> {
     }
 
     fn streamed(&self, pair: Pair, dialect: Dialect, quirks: &Quirks, report: &Value) -> Read {
+        self.pushed(pair, quirks, events(dialect, self.place, report))
+    }
+
+    fn pushed(&self, pair: Pair, quirks: &Quirks, events: Vec<(&'static str, Value)>) -> Read {
         let mut decoder = pair.decoder(Arc::new(quirks.clone()), Origin::default());
         let mut out = Vec::new();
-        for (name, data) in events(dialect, self.place, report) {
+        for (name, data) in events {
             let event = SseEvent {
                 event: (!name.is_empty()).then(|| Bytes::from(name)),
                 ..SseEvent::data(Bytes::from(data.to_string()))
@@ -139,9 +160,8 @@ impl<'a> Row<'a> {
             let own = format!(r#"price = {{ prompt = "{prompt}", completion = "{completion}" }}"#);
             model.override_price(toml::from_str(&own).unwrap());
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let book = model.book().unwrap();
-        let offer = book.at(i64::try_from(now.as_secs()).unwrap());
+        let offer = book.at(self.moment.as_second());
         let offer = offer.unwrap_or_else(|| panic!("no price: {}", self.line));
         let priced = offer
             .of(self.tier)
@@ -193,6 +213,52 @@ fn answer(dialect: Dialect, report: &Value) -> Value {
             line
         }
     }
+}
+
+/// A response with this report, by OpenAI's API reference, and as many searches as `place` says.
+fn response(place: &str, report: &Value) -> Value {
+    let count = place.strip_prefix("searches=").unwrap_or("0");
+    let search = json!({"id": "ws_x", "type": "web_search_call", "status": "completed",
+        "action": {"type": "search", "query": "q", "sources": []}});
+    let mut output = vec![search; count.parse().unwrap()];
+    output.push(
+        json!({"id": "msg_x", "type": "message", "status": "completed", "role": "assistant",
+        "content": [{"type": "output_text", "text": "hi", "annotations": []}]}),
+    );
+    json!({"id": "resp_x", "object": "response", "created_at": 1, "status": "completed", "error": null,
+        "incomplete_details": null, "model": "m", "output": output, "usage": report})
+}
+
+/// The events of the same as a stream.
+fn response_events(place: &str, report: &Value) -> Vec<(&'static str, Value)> {
+    let whole = response(place, report);
+    let mut begun = whole.clone();
+    begun["status"] = json!("in_progress");
+    begun["output"] = json!([]);
+    begun["usage"] = Value::Null;
+    let mut events = vec![("", json!({"type": "response.created", "response": begun}))];
+    for (index, item) in whole["output"].as_array().unwrap().iter().enumerate() {
+        let mut begun = item.clone();
+        begun["status"] = json!("in_progress");
+        if begun["content"].is_array() {
+            begun["content"] = json!([]);
+        }
+        let kinds = [
+            ("response.output_item.added", &begun),
+            ("response.output_item.done", item),
+        ];
+        for (kind, item) in kinds {
+            let event = json!({"type": kind, "output_index": index, "item": item});
+            events.push(("", event));
+            if kind.ends_with("added") && item["type"] == "message" {
+                let delta = json!({"type": "response.output_text.delta", "item_id": "msg_x",
+                    "output_index": index, "content_index": 0, "delta": "hi", "logprobs": []});
+                events.push(("", delta));
+            }
+        }
+    }
+    events.push(("", json!({"type": "response.completed", "response": whole})));
+    events
 }
 
 /// The events of a stream with this report, by their names.
@@ -336,7 +402,7 @@ fn every_report_is_the_buckets_and_costs_what_the_table_says() {
         wrong.join("\n")
     );
     assert!(
-        rows.len() >= 120 && dialects.len() == 7,
+        rows.len() >= 180 && dialects.len() == 7,
         "{} {dialects:?}",
         rows.len()
     );

@@ -10,12 +10,16 @@ import math
 import pathlib
 import sys
 import tomllib
+import zoneinfo
 from decimal import Decimal
 
 HERE = pathlib.Path(__file__).parent
 PROVIDERS = HERE.parents[3] / "providers"
 PROMPT = ["prompt", "cached_prompt", "cache_write_5m", "cache_write_1h", "audio_prompt", "image_prompt"]
 OUTPUT = ["completion", "reasoning", "audio_completion", "image_completion"]
+# When a row is charged that does not say so: a Wednesday, in nobody's cheaper hours.
+USUALLY = "2026-11-25T08:00:00Z"
+DAYS = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 # What is sold by the piece: the rate's name, and how many of the bucket's units the rate is for.
 PIECES = {
     "images": ("image", 1),
@@ -137,6 +141,25 @@ def ollama(u, _):
     return {"prompt": u["prompt_eval_count"], "completion": u.get("eval_count") or 0}
 
 
+def responses(u, searches):
+    inside, outside = u.get("input_tokens_details") or {}, u.get("output_tokens_details") or {}
+    read, write = inside.get("cached_tokens") or 0, inside.get("cache_write_tokens") or 0
+    (audio, image), text = parts(
+        u["input_tokens"] - read - write, inside.get("audio_tokens") or 0, inside.get("image_tokens") or 0
+    )
+    thought = outside.get("reasoning_tokens") or 0
+    return {
+        "prompt": text,
+        "cached_prompt": read,
+        "cache_write_5m": write,
+        "audio_prompt": audio,
+        "image_prompt": image,
+        "completion": u["output_tokens"] - thought,
+        "reasoning": thought,
+        "searches": searches,
+    }
+
+
 def other(u, endpoint):
     """Embeddings, images, audio, rerank."""
     if "billed_units" in u:
@@ -180,19 +203,31 @@ def rate(rates, bucket):
     return Decimal(rates.get(bucket, rates.get(parent, "0")))
 
 
-def price_now(model, tier):
+def in_hours(part, moment):
+    """Whether a moment lies in a part of the week, which belongs to the day that it begins on."""
+    local = moment.astimezone(zoneinfo.ZoneInfo(part.get("time_zone", "UTC")))
+    now, start, end = local.strftime("%H:%M"), part.get("from", "00:00"), part.get("to", "00:00")
+    late = start >= end and now < start
+    begun = local - datetime.timedelta(days=1) if late else local
+    inside = now < end if late else start <= now and (now < end or start >= end)
+    return inside and DAYS[begun.weekday()] in part.get("days", DAYS)
+
+
+def price_at(model, tier, moment):
     """The rates of a service tier, and how many times they are to be paid."""
     written = model
-    today = datetime.datetime.now(datetime.timezone.utc)
     begun = [
         version
         for version in model.get("price_versions", [])
-        if datetime.datetime.fromisoformat(version["valid_from"]).astimezone(datetime.timezone.utc) <= today
+        if datetime.datetime.fromisoformat(version["valid_from"]).astimezone(datetime.timezone.utc) <= moment
     ]
     if begun:
         written = max(begun, key=lambda version: version["valid_from"])
-    if "price_hours" in written:
-        sys.exit(f"{model['id']} has prices by the hour: take another model")
+    part = next((part for part in written.get("price_hours", []) if in_hours(part, moment)), None)
+    if part:
+        if tier or "factor" in part:
+            sys.exit(f"{model['id']} has a factor or a tier by the hour: take another model")
+        return part, Decimal(1)
     if tier:
         own = written["service_tiers"][tier]
         if "factor" in own:
@@ -206,8 +241,8 @@ def nanos(value):
     return Decimal(math.ceil(value * 10**9)).scaleb(-9)
 
 
-def cost(model, tier, buckets):
-    written, factor = price_now(model, tier)
+def cost(model, tier, moment, buckets):
+    written, factor = price_at(model, tier, moment)
     long = sum(buckets.get(bucket, 0) for bucket in PROMPT)
     rates = written["price"]
     steps = [(0, rates)]
@@ -246,6 +281,7 @@ def main():
             continue
         named, endpoint, source, usage = line.split(" | ")[:4]
         name, _, own = named.partition(" at ")
+        name, _, moment = name.partition(" on ")
         full, _, tier = name.partition("@")
         provider, _, name = full.partition("/")
         file = files[provider]
@@ -254,13 +290,17 @@ def main():
             prompt, completion = own.split("/")
             model = {"price": {"prompt": prompt, "completion": completion}}
         report = json.loads(usage.removeprefix("meta:"))
-        if endpoint.partition("@")[0] in ("chat", "completions", "messages"):
+        kind, _, place = endpoint.partition("@")
+        if kind == "responses":
+            buckets = responses(report, int(place.removeprefix("searches=") or 0))
+        elif kind in ("chat", "completions", "messages"):
             buckets = DIALECTS[file["dialect"]](report, file.get("quirks", {}))
         else:
             buckets = other(report, endpoint)
         assert all(count >= 0 for count in buckets.values()), line
         shown = " ".join(f"{bucket}={count}" for bucket, count in buckets.items() if count)
-        lines.append(" | ".join([named, endpoint, source, usage, shown, str(cost(model, tier, buckets))]))
+        charged = cost(model, tier, datetime.datetime.fromisoformat(moment or USUALLY), buckets)
+        lines.append(" | ".join([named, endpoint, source, usage, shown, str(charged)]))
     text = "\n".join(lines) + "\n"
     if "--check" in sys.argv[1:]:
         sys.exit(text != table.read_text() and "table.txt differs: run without --check")
