@@ -29,6 +29,7 @@ mod local_journal;
 mod matrix;
 mod media;
 mod messages;
+mod open_model;
 mod operator;
 mod passing;
 mod passthrough;
