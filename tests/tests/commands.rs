@@ -23,14 +23,21 @@ fn prices(folder: &Path) -> impl Fn(&[&str]) -> (bool, String) {
     let file = format!(
         "name = \"moonshot\"\ndialect = \"openai\"\nbase_url = \"http://127.0.0.1:9\"\n{}{}",
         model("a"),
-        model("b")
+        ["b", "long", "night"].map(model).concat()
     );
     fs::write(providers.join("moonshot.toml"), file).unwrap();
     let table = r#"{
         "moonshot/a":{"litellm_provider":"moonshot","mode":"chat","max_input_tokens":9,
             "input_cost_per_token":1.5e-06,"output_cost_per_token":2e-06,"cache_read_input_token_cost":1e-07},
         "moonshot/b":{"litellm_provider":"moonshot","mode":"chat","max_input_tokens":9,
-            "input_cost_per_token":1e-06,"output_cost_per_token":2e-06,"input_cost_per_sigh":3}}"#;
+            "input_cost_per_token":1e-06,"output_cost_per_token":2e-06,"input_cost_per_sigh":3},
+        "moonshot/night":{"litellm_provider":"moonshot","mode":"chat","max_input_tokens":9,
+            "input_cost_per_token":1e-06,"output_cost_per_token":2e-06,
+            "off_peak_pricing":{"output_cost_per_token":1e-06,"weekday_timezone":"Asia/Shanghai",
+                "windows":[{"hours_utc":"16:30-00:30","weekdays":[5]}]}},
+        "moonshot/long":{"litellm_provider":"moonshot","mode":"chat","max_input_tokens":9,
+            "input_cost_per_token":1e-06,"output_cost_per_token":2e-06,
+            "input_cost_per_token_above_128k_tokens":5e-07,"output_cost_per_token_above_128k_tokens":2e-06}}"#;
     fs::write(folder.join("table.json"), table).unwrap();
     let own = "# By hand.\n[[markups]]\nfactor = \"1.1\"\n";
     fs::write(folder.join("own.toml"), own).unwrap();
@@ -64,10 +71,12 @@ fn prices_are_shown_before_they_are_written() {
     let (well, shown) = run(&update);
     assert!(well, "{shown}");
     for line in [
-        "moonshot/a  standard  -      cached_prompt  -    0.1",
-        "moonshot/a  standard  -      prompt         1    1.5",
+        "moonshot/a      standard  -                              -       cached_prompt  -    0.1",
+        "moonshot/a      standard  -                              -       prompt         1    1.5",
+        "moonshot/night  standard  00:30-08:30 fri Asia/Shanghai  -       completion     -    1",
         "moonshot/b: stays as it is: unknown unit (input_cost_per_sigh)",
-        "1 models change",
+        "moonshot/long: look at the provider's own prices: by the table prompt of standard falls from 1 to 0.5 for prompts of more than 128000 tokens",
+        "3 models change",
         "--yes writes it",
     ] {
         assert!(shown.contains(line), "{line}\n{shown}");
@@ -80,11 +89,17 @@ fn prices_are_shown_before_they_are_written() {
     assert!(written.contains("valid_from = \"2026-01-31\""), "{written}");
     // The table says nothing of searches: they do not become free.
     assert!(written.contains("search = \"0.5\""), "{written}");
+    assert!(
+        written.contains(
+            r#"from = "00:30", to = "08:30", time_zone = "Asia/Shanghai", days = ["fri"]"#
+        ),
+        "{written}"
+    );
     // What was written holds now, and is sound.
     let (well, shown) = run(&[&update[..], &["--json"]].concat());
     let value: Value = serde_json::from_str(&shown).unwrap();
     assert!(
-        well && value["changes"] == json!([]) && value["same"] == 1,
+        well && value["changes"] == json!([]) && value["same"] == 3,
         "{shown}"
     );
     let (well, shown) = run(&["check-config"]);

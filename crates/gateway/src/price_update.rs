@@ -545,7 +545,7 @@ mod tests {
     fn what_no_table_can_say_stays() {
         let table = table(&[("a", PLAIN), ("b", PLAIN)]);
         let above = "price_tiers = [{ above_prompt_tokens = 9, whole_request = false, price = { prompt = \"5\", completion = \"5\" } }]\n";
-        let sizes = "endpoints = [\"image_generations\"]\nimage_prices = [{ size = \"1x1\", default = true, price = { image = \"1\" } }]\n";
+        let sizes = "endpoints = [\"image_generations\"]\nimage_prices = [{ size = \"1x1\", quality = \"standard\", default = true, price = { image = \"1\" } }]\n";
         let priced = r#"prompt = "9", completion = "9""#;
         let files = files(&[model("a", priced) + above, model("b", priced) + sizes].concat());
         let update = compare(&table, &files, &OwnFile::default(), &wish()).unwrap();

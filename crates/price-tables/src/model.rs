@@ -114,16 +114,7 @@ pub(crate) fn model(facts: Facts, plan: &Provider, taken: &str) -> Result<Model,
             tiers.insert(above, tier);
         }
     }
-    let mut hours = Vec::new();
-    for (when, amounts) in facts.hours {
-        // What they do not name costs what it costs at other times.
-        let mut whole = base.clone();
-        whole.extend(amounts);
-        hours.push((when, cleaned(whole, free, chats)?));
-    }
-    if hours.iter().all(|(_, own)| *own == price) {
-        hours.clear();
-    }
+    let hours = hours(facts.hours, &base, &price, |all| cleaned(all, free, chats))?;
     let mut service = BTreeMap::new();
     for (name, (own, long)) in facts.service {
         if let Some(priced) = service_tier(name, own, &long, &price, &tiers) {
@@ -155,6 +146,26 @@ pub(crate) fn model(facts: Facts, plan: &Provider, taken: &str) -> Result<Model,
     };
     apply_rules(&mut model, plan);
     Ok(model)
+}
+
+/// The prices of parts of the week; what they do not name costs what it costs at other times. None
+/// where all of them are the plain price.
+fn hours(
+    of: Vec<(When, Price)>,
+    base: &Price,
+    plain: &Price,
+    clean: impl Fn(Price) -> Result<Price, LeftOut>,
+) -> Result<Vec<(When, Price)>, LeftOut> {
+    let priced = of.into_iter().map(|(when, amounts)| {
+        let mut whole = base.clone();
+        whole.extend(amounts);
+        Ok((when, clean(whole)?))
+    });
+    let mut hours = priced.collect::<Result<Vec<_>, _>>()?;
+    if hours.iter().all(|(_, own)| own == plain) {
+        hours.clear();
+    }
+    Ok(hours)
 }
 
 /// The prices of a service tier, where the table has them for prompt and completion. What it leaves
