@@ -12,8 +12,8 @@ use http::Uri;
 use jiff::Timestamp;
 use reqwest::Url;
 use tokens::{
-    AUDIO_TOKENS_PER_SECOND, GEMINI_AUDIO_TOKENS_PER_SECOND, ImageRule, PromptRules, Side,
-    Tokenizer,
+    AUDIO_TOKENS_PER_SECOND, CLAUDE_TOOL_TOKENS, GEMINI_AUDIO_TOKENS_PER_SECOND, ImageRule,
+    PromptRules, Side, Tokenizer,
 };
 
 use crate::{
@@ -403,6 +403,7 @@ pub(crate) fn served(provider: &Arc<Provider>, model: &ModelFile) -> Result<Mode
         .image_rule
         .or_else(|| ImageRule::for_model(upstream_id))
         .unwrap_or(ImageRule::Gpt4o);
+    let (audio_per_second, tool_instructions) = of_the_family(image_rule);
     let id: Arc<str> = model.id.as_str().into();
     let learning = Learning::new(
         provider.name.clone(),
@@ -424,19 +425,8 @@ pub(crate) fn served(provider: &Arc<Provider>, model: &ModelFile) -> Result<Mode
         // A prompt longer than the window is refused by the provider, whatever it would count.
         rules: PromptRules::new(tokenizer, image_rule)
             .with_context_window(u64::from(model.context_window))
-            .with_audio_per_second(match image_rule {
-                ImageRule::Gemini | ImageRule::Gemini3 => GEMINI_AUDIO_TOKENS_PER_SECOND,
-                ImageRule::Gpt4o
-                | ImageRule::Gpt4oMini
-                | ImageRule::Gpt5
-                | ImageRule::O1
-                | ImageRule::ComputerUse
-                | ImageRule::Patch162
-                | ImageRule::Patch172
-                | ImageRule::Patch246
-                | ImageRule::Claude
-                | ImageRule::ClaudeLarge => AUDIO_TOKENS_PER_SECOND,
-            }),
+            .with_audio_per_second(audio_per_second)
+            .with_tool_instructions(tool_instructions),
         tokenizer,
         context_window: model.context_window,
         output_tokens_max: model.output_tokens_max(),
@@ -466,6 +456,23 @@ fn image_prices(model: &ModelFile) -> Result<Vec<ImagePrice>, String> {
         })
         .collect::<Result<_, billing::PriceError>>()
         .map_err(|error| format!("model {:?}: image_prices: {error}", model.id))
+}
+
+/// What the rules of a family of models have beside their pictures: tokens for a second of sound, and
+/// for what the model is told about tools.
+const fn of_the_family(image_rule: ImageRule) -> (u64, u64) {
+    match image_rule {
+        ImageRule::Gemini | ImageRule::Gemini3 => (GEMINI_AUDIO_TOKENS_PER_SECOND, 0),
+        ImageRule::Claude | ImageRule::ClaudeLarge => (AUDIO_TOKENS_PER_SECOND, CLAUDE_TOOL_TOKENS),
+        ImageRule::Gpt4o
+        | ImageRule::Gpt4oMini
+        | ImageRule::Gpt5
+        | ImageRule::O1
+        | ImageRule::ComputerUse
+        | ImageRule::Patch162
+        | ImageRule::Patch172
+        | ImageRule::Patch246 => (AUDIO_TOKENS_PER_SECOND, 0),
+    }
 }
 
 #[cfg(test)]

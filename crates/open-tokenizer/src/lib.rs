@@ -2,6 +2,8 @@
 //!
 //! A crate of its own, because everything waits for `tokens` to be built and nothing for this.
 
+mod longer;
+
 use tokenizers::Tokenizer;
 use tokens::{Given, Vocabulary};
 
@@ -26,6 +28,8 @@ struct Read {
     /// Whether it puts a space of its own before every text, so that the one before a piece would
     /// be there twice.
     adds_space: bool,
+    /// How many bytes its normalizer may make of one.
+    longer: u64,
 }
 
 /// Reads a `tokenizer.json`, which is kept until the program ends; `name` says in the books which
@@ -40,8 +44,11 @@ pub fn read(json: &[u8], name: &str) -> Result<Given, ReadError> {
     tokenizer.with_truncation(None).map_err(malformed)?;
     tokenizer.with_padding(None);
     tokenizer.set_encode_special_tokens(true);
+    let longer = longer::most(&tokenizer);
+    let unknown = || ReadError::Malformed("its normalizer is not known".to_owned());
     let mut read = Read {
         name: name.to_owned(),
+        longer: longer.ok_or_else(unknown)?,
         tokenizer,
         adds_space: false,
     };
@@ -89,6 +96,10 @@ impl Read {
 impl Vocabulary for Read {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn tokens_per_byte_max(&self) -> u64 {
+        self.longer
     }
 
     fn ends(&self, piece: &str) -> Vec<usize> {

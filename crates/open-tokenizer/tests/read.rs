@@ -2,8 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says what failed by panicking")]
 
+use proptest::prelude::*;
 use serde_json::{Value, json};
-use tokens::{Encoding, Factor, StreamCounter, Tokenizer};
+use tokens::{Encoding, Factor, ImageRule, PromptRules, StreamCounter, Tokenizer};
 
 /// GPT-2's characters for bytes: printable ones stand for themselves.
 fn byte_characters() -> Vec<char> {
@@ -151,6 +152,45 @@ fn a_long_text_is_what_the_library_counts_and_a_stream_is_the_same() {
         let fits = StreamCounter::new(tokenizer).fit(&text, count / 2);
         assert!(tokenizer.count(&text[..fits]) <= count / 2);
         assert!(tokenizer.count(&text[..fits + 16]) > count / 2, "{name}");
+    }
+}
+
+/// The same pairs behind a normalizer that may make a text longer, as Qwen has them.
+fn normalized(normalizer: &str) -> Value {
+    let mut json = byte_level();
+    json["normalizer"] = json!({"type": normalizer});
+    json
+}
+
+/// The bound of a prompt, whose text may become longer before it is cut.
+fn bound(json: &Value, name: &str, text: &str) -> u64 {
+    PromptRules::new(tokenizer(json, name), ImageRule::Gpt4o).upper_bound(text.len(), 0)
+}
+
+#[test]
+fn a_text_that_becomes_longer_stays_below_its_bound() {
+    // The characters that Unicode names as those that grow most.
+    for (form, text) in [
+        ("NFC", "\u{1d160}"),
+        ("NFD", "\u{390}"),
+        ("NFKC", "\u{fdfa}"),
+        ("NFKD", "\u{fdfa}"),
+    ] {
+        let (json, text) = (normalized(form), text.repeat(100));
+        let (truth, bound) = (whole(&json, &text), bound(&json, form, &text));
+        assert!(truth > text.len() as u64, "{form}: nothing has grown");
+        assert!(truth <= bound, "{form}: {truth} {bound}");
+    }
+    // Without a normalizer a token is a byte at least.
+    assert!(bound(&byte_level(), "bytes", "abc") < 9);
+}
+
+proptest! {
+    #[test]
+    fn no_text_is_above_the_bound(text in "\\PC{0,40}", form in 0_usize..4) {
+        let form = ["NFC", "NFD", "NFKC", "NFKD"][form];
+        let json = normalized(form);
+        prop_assert!(whole(&json, &text) <= bound(&json, form, &text));
     }
 }
 

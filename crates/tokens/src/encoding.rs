@@ -52,6 +52,15 @@ impl Encoding {
         }
     }
 
+    /// The most tokens that a byte of a prompt may come to at the provider: one, because a token
+    /// is at least a byte, but for tokenizers that make text longer before they cut it.
+    pub(crate) fn tokens_per_byte_max(self) -> u64 {
+        match self {
+            Self::O200kBase | Self::Cl100kBase => 1,
+            Self::Given(given) => given.tokens_per_byte_max(),
+        }
+    }
+
     /// The bytes of the longest token in the vocabulary.
     pub(crate) fn token_bytes_max(self) -> usize {
         static O200K: LazyLock<usize> = LazyLock::new(|| longest(Encoding::O200kBase));

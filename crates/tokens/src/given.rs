@@ -16,6 +16,12 @@ pub trait Vocabulary: Send + Sync {
     /// Where each token of a piece ends, in bytes, rising: as many as it has tokens.
     fn ends(&self, piece: &str) -> Vec<usize>;
 
+    /// The most tokens that a byte of any text may come to: one, unless its text is rewritten first
+    /// by something that makes it longer.
+    fn tokens_per_byte_max(&self) -> u64 {
+        1
+    }
+
     /// How many tokens a piece has.
     fn count(&self, piece: &str) -> u64 {
         self.ends(piece).len() as u64
@@ -44,6 +50,11 @@ impl Given {
     #[must_use]
     pub const fn name(self) -> &'static str {
         self.0.name.as_str()
+    }
+
+    /// The most tokens that a byte of a prompt may come to.
+    pub(crate) fn tokens_per_byte_max(self) -> u64 {
+        self.0.vocabulary.tokens_per_byte_max().max(1)
     }
 
     /// The tokens of a piece: a token is at least a byte, whatever is said, so that bounds in

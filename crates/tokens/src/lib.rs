@@ -27,7 +27,8 @@ pub use image::{Detail, ImageRule};
 pub use learn::{BATCH_LESSONS_MAX, Batch, Estimate, LESSON_TOKENS_MIN, Lesson, Side};
 pub use picture::data_url_size;
 pub use prompt::{
-    AUDIO_TOKENS_PER_SECOND, GEMINI_AUDIO_TOKENS_PER_SECOND, Measure, Part, PromptRules,
+    AUDIO_TOKENS_PER_SECOND, CLAUDE_TOOL_TOKENS, GEMINI_AUDIO_TOKENS_PER_SECOND, Measure, Part,
+    PromptRules,
 };
 pub use sound::sound_millis;
 pub use stream::{PENDING_BYTES_MAX, StreamCounter};

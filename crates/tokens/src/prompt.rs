@@ -20,6 +20,10 @@ pub const AUDIO_TOKENS_PER_SECOND: u64 = 10;
 /// Gemini's rate (Google's guide "Understand and count tokens").
 pub const GEMINI_AUDIO_TOKENS_PER_SECOND: u64 = 32;
 
+/// What Claude is told about tools as soon as it is given one (Anthropic's guide "Tool use", pricing:
+/// 346 where it may choose, 313 where it must call one).
+pub const CLAUDE_TOOL_TOKENS: u64 = 346;
+
 /// One thing in a prompt that costs tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part<'a> {
@@ -66,13 +70,16 @@ pub enum Part<'a> {
 ///
 /// Published rules: messages and names as in the OpenAI cookbook, "How to count tokens with
 /// tiktoken" (3 for each message, 1 for each name, 3 for the reply); tool definitions as in the
-/// same text; images as [`ImageRule`] says; audio by its length, at a rate of the model's. For files nothing is published: they count a token a byte.
+/// same text, and what the provider tells the model about tools; images as [`ImageRule`] says; audio by
+/// its length, at a rate of the model's. For files nothing is published: they count a token a byte.
 /// The tokenizer's factor applies to text, not to framing and images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PromptRules {
     tokenizer: Tokenizer,
     image: ImageRule,
     audio_per_second: u64,
+    /// What the provider tells the model about tools beside their definitions.
+    tool_instructions: u64,
     context_window: Option<u64>,
 }
 
@@ -84,6 +91,7 @@ impl PromptRules {
             tokenizer,
             image,
             audio_per_second: AUDIO_TOKENS_PER_SECOND,
+            tool_instructions: 0,
             context_window: None,
         }
     }
@@ -103,6 +111,15 @@ impl PromptRules {
     pub const fn with_audio_per_second(self, tokens: u64) -> Self {
         Self {
             audio_per_second: tokens,
+            ..self
+        }
+    }
+
+    /// The same rules, where the provider bills so many tokens of its own as soon as there are tools.
+    #[must_use]
+    pub const fn with_tool_instructions(self, tokens: u64) -> Self {
+        Self {
+            tool_instructions: tokens,
             ..self
         }
     }
@@ -142,6 +159,7 @@ impl PromptRules {
         measure.frame(PER_REPLY);
         if measure.any_tool {
             measure.tool_framing += tool::FUNC_END;
+            measure.frame(self.tool_instructions);
         }
         measure
     }
@@ -166,14 +184,17 @@ impl PromptRules {
     /// It holds for the parts of any JSON body in OpenAI's form: a token of text is at least a byte
     /// of it, and the tokens of framing are fewer than the bytes of the JSON around the text. An
     /// image that is only linked costs more than its bytes, so images count beside, each at its
-    /// most; the base64 of images may be left out of `body_bytes`.
+    /// most; the base64 of images may be left out of `body_bytes`. What a tokenizer makes longer
+    /// before it cuts it counts as long as it may become, and tools are taken to be there.
     #[must_use]
     pub fn upper_bound(&self, body_bytes: usize, images: usize) -> u64 {
-        let bytes = body_bytes as u64;
+        let longer = self.tokenizer.encoding().tokens_per_byte_max();
+        let bytes = (body_bytes as u64).saturating_mul(longer);
         let text = self.tokenizer.factor().scale(bytes).max(bytes);
         let images = self.image.tokens_max().saturating_mul(images as u64);
         text.saturating_add(images)
             .saturating_add(PER_REPLY)
+            .saturating_add(self.tool_instructions)
             .min(self.context_window.unwrap_or(u64::MAX))
     }
 

@@ -113,6 +113,23 @@ fn every_part_has_its_bucket() {
 }
 
 #[test]
+fn what_the_provider_says_about_tools_is_counted_and_in_the_bound() {
+    let plain = rules(Encoding::O200kBase, 1000, ImageRule::Claude);
+    let told = plain.with_tool_instructions(tokens::CLAUDE_TOOL_TOKENS);
+    let tool = [Part::Tool {
+        name: "f".into(),
+        description: "".into(),
+        parameters: "{}",
+    }];
+    let count = |rules: PromptRules, parts: &[Part<'_>]| rules.count(parts).prompt;
+    assert_eq!(count(told, &tool), count(plain, &tool) + 346);
+    assert_eq!(count(told, &[text("Hi")]), count(plain, &[text("Hi")]));
+    // Its definition is a few bytes, and what it costs is not.
+    assert!(count(told, &tool) > plain.upper_bound(60, 0));
+    assert!(count(told, &tool) <= told.upper_bound(60, 0));
+}
+
+#[test]
 fn the_factor_applies_to_text_and_is_rounded_once() {
     let rules = rules(Encoding::O200kBase, 1500, ImageRule::Gpt4o);
     let parts = [Part::Message, text("one"), text(" two"), text(" three")];
