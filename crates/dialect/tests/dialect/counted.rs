@@ -5,8 +5,9 @@
 //! the client is shown; around that OpenAI's newer models write the framing of the harmony format
 //! (github.com/openai/harmony, "Response format"), which is billed too.
 
+use dialect::{ChatRequest, RequestLimits};
 use serde_json::Value;
-use tokens::{Factor, ImageRule, Part, PromptRules, Tokenizer};
+use tokens::{Encoding, Factor, ImageRule, Part, PromptRules, Tokenizer};
 
 use crate::every_recording::{files, root};
 
@@ -158,6 +159,42 @@ fn counted(tokenizer: Tokenizer, answer: &Answer) -> (u64, u64) {
 
 fn is_near(count: u64, billed: u64) -> bool {
     count.abs_diff(billed) <= (billed / OFF_PARTS_MAX).max(1)
+}
+
+/// What OpenAI's API reference shows as asked and billed ("Create chat completion": Default,
+/// Logprobs, Functions), each with a prompt of text and tools alone. The last was billed in 2023, when
+/// the models had the older encoding; the texts of the others are as long in both.
+const REFERENCE: [(&str, u64); 3] = [
+    (
+        r#"{"model":"m","messages":[{"role":"developer","content":"You are a helpful assistant."},{"role":"user","content":"Hello!"}]}"#,
+        19,
+    ),
+    (
+        r#"{"model":"m","messages":[{"role":"user","content":"Hello!"}],"logprobs":true,"top_logprobs":2}"#,
+        9,
+    ),
+    (
+        r#"{"model":"gpt-5.4","messages":[{"role":"user","content":"What is the weather like in Boston today?"}],
+        "tools":[{"type":"function","function":{"name":"get_current_weather","description":"Get the current weather in a given location",
+        "parameters":{"type":"object","properties":{"location":{"type":"string","description":"The city and state, e.g. San Francisco, CA"},
+        "unit":{"type":"string","enum":["celsius","fahrenheit"]}},"required":["location"]}}}],"tool_choice":"auto"}"#,
+        82,
+    ),
+];
+
+#[test]
+fn what_the_reference_asks_is_counted_as_it_was_billed() {
+    for encoding in [Encoding::Cl100kBase, Encoding::O200kBase] {
+        let rules = PromptRules::new(Tokenizer::new(encoding, Factor::EXACT), ImageRule::Gpt4o);
+        for (body, billed) in REFERENCE {
+            let request = ChatRequest::parse(body.as_bytes(), &RequestLimits::default()).unwrap();
+            let count = rules.count(&request.parts()).prompt_total();
+            println!("{encoding}: {billed} billed, {count} counted");
+            let older = encoding == Encoding::Cl100kBase;
+            assert!(count == billed || !older && billed == 82, "{body}");
+            assert!(billed <= rules.upper_bound(body.len(), 0), "{body}");
+        }
+    }
 }
 
 #[test]
