@@ -65,7 +65,9 @@ pub use origin::Origin;
 pub use pair::{ClientRequest, NativeEdit, Pair};
 pub use quirks::{Clamp, Convention, OutputLimitField, Pointer, Quirks, ResponsesApi, UsageHow};
 pub use request::{ChatRequest, RequestLimits};
-pub use responses::{FinishedResponse, ForwardResponses, ResponsesRequest, Searches, listed_input};
+pub use responses::{
+    FinishedResponse, ForwardResponses, ResponsesRequest, Searches, items_of, listed_input,
+};
 pub use sse::{DONE, DONE_EVENT, EVENT_BYTES_MAX, SseEvent, SseFramer, write_event};
 pub use writer::{
     ChatWriter, Keep, MessagesStream, NativeMessagesStream, NativeResponsesStream, ResponsesStream,

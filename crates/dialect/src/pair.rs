@@ -34,6 +34,10 @@ pub struct NativeEdit<'a> {
     pub keep: bool,
     /// Whether the response that it goes on with is one that the client may go on with.
     pub continues: bool,
+    /// The ids of files at the provider that are the client's own.
+    pub files: &'a [&'a str],
+    /// The ids of items that the provider keeps for the client.
+    pub items: &'a [&'a str],
 }
 
 /// A client's request in its own dialect.

@@ -15,7 +15,7 @@ mod tools;
 mod writer;
 
 pub use forward::ForwardResponses;
-pub use kept::{FinishedResponse, listed_input};
+pub use kept::{FinishedResponse, items_of, listed_input};
 pub use native::Searches;
 pub(crate) use relay::{NativeResponsesWriter, native_answer};
 pub use request::ResponsesRequest;

@@ -13,7 +13,7 @@ use dialect::{
     RequestError, RequestLimits, StreamNames, Thinking, WireRequest,
 };
 use http::HeaderValue;
-use store::KeyRecord;
+use store::{KeyRecord, OwnedObject};
 
 use crate::{
     admit::{self, Admitted, Ask},
@@ -44,6 +44,8 @@ struct Chat<'a> {
     /// The same with all that was said before, where it goes on with a response that is kept here.
     said: &'a ClientRequest<'a>,
     conversation: &'a Conversation,
+    /// What it names of the key's own at providers.
+    own: &'a [OwnedObject],
 }
 
 /// What one attempt upstream needs to know.
@@ -54,6 +56,7 @@ struct Attempt<'a> {
     first: &'a ClientRequest<'a>,
     said: &'a ClientRequest<'a>,
     conversation: &'a Conversation,
+    own: &'a [OwnedObject],
     /// The request as a chat request, and the bytes that it was read from.
     request: &'a ChatRequest<'a>,
     body: &'a Bytes,
@@ -149,7 +152,7 @@ async fn run(
 ) -> Result<Response, ApiError> {
     let said = speaks.parse(&asked.body)?;
     let mut targets = targets::serving(&asked.app, &asked.key, said.model(), speaks.endpoint)?;
-    owned::guard(&asked.app, &asked.key, &asked.body).await?;
+    let own = owned::guard(&asked.app, &asked.key, &asked.body).await?;
     let conversation = Conversation::find(&asked, &said).await?;
     conversation.retain(&mut targets)?;
     let whole = conversation.whole();
@@ -160,6 +163,7 @@ async fn run(
         first: &said,
         said: whole.as_ref().unwrap_or(&said),
         conversation: &conversation,
+        own: &own,
     };
     targets::ask(&asked, &targets, &mut recording, &chat).await
 }
@@ -204,6 +208,7 @@ impl targets::Attempt for Chat<'_> {
             first,
             said,
             conversation,
+            own,
         } = *self;
         let provider = &model.provider;
         let pair = Pair::new(speaks.client, provider.dialect, &provider.quirks);
@@ -224,6 +229,7 @@ impl targets::Attempt for Chat<'_> {
             first,
             said,
             conversation,
+            own,
             request,
             body,
             model,
@@ -350,10 +356,15 @@ impl Attempt<'_> {
         if self.pair.is_native() {
             let betas = self.parts.headers.get_all(ANTHROPIC_BETA).iter();
             let betas: Vec<&str> = betas.filter_map(|value| value.to_str().ok()).collect();
+            let here = |object: &&OwnedObject| *object.provider == *provider.name;
+            let files = self.own.iter().filter(here);
+            let files: Vec<&str> = files.map(|object| &*object.id).collect();
             let native = NativeEdit {
                 betas: &betas,
                 keep: self.conversation.keeps_there(self.pair, provider),
                 continues: self.conversation.remembered().is_some(),
+                files: &files,
+                items: &self.conversation.items(),
             };
             if let Some(wire) = self.said.encode_native(&edit, quirks, &native)? {
                 return Ok(wire);

@@ -1,6 +1,7 @@
 //! Responses that clients come back to: what a request goes on with, and how its response is kept.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -9,7 +10,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use dialect::{ClientRequest, FinishedResponse, Keep, Pair, ResponsesApi};
+use dialect::{
+    ClientRequest, FinishedResponse, Keep, Pair, RequestLimits, ResponsesApi, ResponsesRequest,
+    items_of,
+};
 use store::{KeptResponse, KeyRecord, ResponseBody, StoreError};
 
 use crate::{
@@ -23,6 +27,8 @@ use crate::{
 const WAIT_MAX: Duration = Duration::from_secs(5);
 /// What is kept is bounded anew when so much of the bound (one in so many) has been added.
 const BOUND_SHARE: u64 = 16;
+/// Items that one request may name.
+const ITEMS_MAX: usize = 1_000;
 
 /// What this replica has kept of responses since they were last bounded.
 #[derive(Debug, Default)]
@@ -45,22 +51,23 @@ impl KeptBytes {
 pub(crate) struct Conversation {
     /// Whether its response may be kept.
     keep: bool,
-    /// The response that it goes on with.
-    before: Option<Before>,
+    /// The request with all that it goes on with or names, where that is kept here.
+    whole: Option<Bytes>,
+    /// What it goes on with or names that its provider keeps, who reads it again.
+    there: Option<There>,
 }
 
-/// A response that a request goes on with.
+/// What a provider keeps.
 #[derive(Debug)]
-enum Before {
-    /// Kept here: this is the request with all that was said before.
-    Here(Bytes),
-    /// Kept by its provider, who reads it again.
-    There {
-        /// The name of the provider.
-        provider: Arc<str>,
-        tokens: u64,
-        thought: u64,
-    },
+struct There {
+    /// The member of the request that names it.
+    param: &'static str,
+    /// The name of the provider.
+    provider: Arc<str>,
+    tokens: u64,
+    thought: u64,
+    /// The ids of the items that are named one by one.
+    items: Vec<String>,
 }
 
 /// How the response of one attempt is kept.
@@ -74,55 +81,142 @@ pub(crate) struct Keeping {
 }
 
 impl Conversation {
-    /// Looks up what a request goes on with.
+    /// Looks up what a request goes on with, and the items that it names.
     ///
     /// # Errors
-    /// 400 for a response that is not there or is another key's, 503 where the books cannot be asked.
+    /// 400 for what is not there or is another key's, 503 where the books cannot be asked.
     pub(crate) async fn find(asked: &Asked, said: &ClientRequest<'_>) -> Result<Self, ApiError> {
         let ClientRequest::Responses(request) = said else {
             return Ok(Self::default());
         };
         let app = &asked.app;
-        let keep = !app.settings.responses_kept.is_zero() && request.stores();
+        let mut found = Self {
+            keep: !app.settings.responses_kept.is_zero() && request.stores(),
+            ..Self::default()
+        };
+        found.find_items(asked, request).await?;
         let Some(id) = request.previous() else {
-            return Ok(Self { keep, before: None });
+            return Ok(found);
         };
         let unknown = || {
-            ApiError::Invalid {
-            param: Some("previous_response_id".into()),
-            message: "There is no such response: it is not this key's, was not kept, or has expired. Send the whole conversation as `input`.".into(),
-        }
+            invalid(
+                "previous_response_id",
+                "There is no such response: it is not this key's, was not kept, or has expired. Send the whole conversation as `input`.",
+            )
         };
         let kept = find(app, &asked.key, &id).await?.ok_or_else(unknown)?;
-        let before = match kept.body {
-            Some(body) => {
-                let text = |bytes| String::from_utf8(bytes).map_err(|_| ApiError::Internal);
-                let (input, response) = (text(body.input)?, text(body.response)?);
-                let whole = request.after(&input, &response)?;
-                let max = app.settings.body_bytes_max;
-                if whole.len() > max {
-                    return Err(ApiError::TooLarge { max });
-                }
-                Before::Here(whole.into())
-            }
-            None => Before::There {
-                provider: provider(app, &kept.model).ok_or_else(unknown)?.name.clone(),
-                tokens: kept.tokens,
-                thought: kept.thought,
-            },
+        let Some(body) = &kept.body else {
+            let provider = provider(app, &kept.model).ok_or_else(unknown)?;
+            found.add("previous_response_id", provider, &kept, &[])?;
+            return Ok(found);
         };
-        Ok(Self {
-            keep,
-            before: Some(before),
-        })
+        let (input, response) = (text(&body.input)?, text(&body.response)?);
+        let whole = match &found.whole {
+            Some(filled) => {
+                let limits = RequestLimits::default();
+                ResponsesRequest::parse(filled, &limits)?.after(input, response)?
+            }
+            None => request.after(input, response)?,
+        };
+        found.bounded(whole, app)?;
+        Ok(found)
     }
 
-    /// The request with all that was said before, where that is kept here.
-    pub(crate) fn whole(&self) -> Option<&Bytes> {
-        match &self.before {
-            Some(Before::Here(body)) => Some(body),
-            Some(Before::There { .. }) | None => None,
+    /// Looks up the items that a request names in place of saying them.
+    async fn find_items(
+        &mut self,
+        asked: &Asked,
+        request: &ResponsesRequest<'_>,
+    ) -> Result<(), ApiError> {
+        let named = request.references();
+        let Some((first, _)) = named.first() else {
+            return Ok(());
+        };
+        let (app, key) = (&asked.app, &asked.key);
+        let unknown = |place: usize| {
+            ApiError::Invalid {
+            param: Some(format!("input[{place}]").into()),
+            message: "There is no such item: it is not of a response of this key's that was kept and has not expired. Send the item itself.".into(),
         }
+        };
+        if named.len() > ITEMS_MAX {
+            return Err(invalid("input", "Too many items are named: send them."));
+        }
+        let ids: Vec<&str> = named.iter().map(|(_, id)| id.as_str()).collect();
+        let store = &app.store;
+        let kept = store.responses_that_said(key.account_id, key.key_id, &ids);
+        let kept = kept.await?;
+        let mut said = BTreeMap::new();
+        for response in &kept {
+            let items: Vec<&str> = response.items.iter().map(String::as_str).collect();
+            match &response.body {
+                Some(body) => said.extend(items_of(text(&body.response)?, &items)),
+                None => {
+                    let provider = provider(app, &response.model);
+                    let provider = provider.ok_or_else(|| unknown(*first))?;
+                    self.add("input", provider, response, &items)?;
+                }
+            }
+        }
+        let there = self.items();
+        for (place, id) in &named {
+            if !said.contains_key(id) && !there.contains(&id.as_str()) {
+                return Err(unknown(*place));
+            }
+        }
+        if said.is_empty() {
+            return Ok(());
+        }
+        self.bounded(request.with_items(&said), app)
+    }
+
+    /// Adds what a provider keeps.
+    fn add(
+        &mut self,
+        param: &'static str,
+        provider: &Arc<Provider>,
+        kept: &KeptResponse,
+        items: &[&str],
+    ) -> Result<(), ApiError> {
+        let there = self.there.get_or_insert_with(|| There {
+            param,
+            provider: Arc::clone(&provider.name),
+            tokens: 0,
+            thought: 0,
+            items: Vec::new(),
+        });
+        if there.provider != provider.name {
+            return Err(invalid(
+                param,
+                "What this goes on with is kept by several providers: send the whole conversation as `input`.",
+            ));
+        }
+        there.tokens = there.tokens.saturating_add(kept.tokens);
+        there.thought = there.thought.saturating_add(kept.thought);
+        there.items.extend(items.iter().map(ToString::to_string));
+        Ok(())
+    }
+
+    /// Takes the whole request, within the bound of every other.
+    fn bounded(&mut self, whole: Vec<u8>, app: &Shared) -> Result<(), ApiError> {
+        let max = app.settings.body_bytes_max;
+        if whole.len() > max {
+            return Err(ApiError::TooLarge { max });
+        }
+        self.whole = Some(whole.into());
+        Ok(())
+    }
+
+    /// The request with all that it goes on with or names, where that is kept here.
+    pub(crate) const fn whole(&self) -> Option<&Bytes> {
+        self.whole.as_ref()
+    }
+
+    /// The ids of the items that it names and its provider keeps.
+    pub(crate) fn items(&self) -> Vec<&str> {
+        let there = self.there.iter();
+        let items = there.flat_map(|there| &there.items);
+        items.map(String::as_str).collect()
     }
 
     /// Those of the targets that can go on with it.
@@ -130,30 +224,26 @@ impl Conversation {
     /// # Errors
     /// 400 where none can.
     pub(crate) fn retain(&self, targets: &mut Vec<&Arc<Model>>) -> Result<(), ApiError> {
-        let Some(Before::There { provider, .. }) = &self.before else {
+        let Some(there) = &self.there else {
             return Ok(());
         };
         targets.retain(|model| {
-            model.provider.name == *provider
+            model.provider.name == there.provider
                 && model.provider.quirks.responses == ResponsesApi::Stored
         });
         if targets.is_empty() {
-            return Err(ApiError::Invalid {
-                param: Some("previous_response_id".into()),
-                message: "Another provider keeps that response: go on with a model of the same, or send the whole conversation as `input`.".into(),
-            });
+            return Err(invalid(
+                there.param,
+                "Another provider keeps that response: go on with a model of the same, or send the whole conversation as `input`.",
+            ));
         }
         Ok(())
     }
 
     /// The tokens that the provider puts before what was sent, and how much of them was thought.
     pub(crate) fn remembered(&self) -> Option<(u64, u64)> {
-        match &self.before {
-            Some(Before::There {
-                tokens, thought, ..
-            }) => Some((*tokens, *thought)),
-            Some(Before::Here(_)) | None => None,
-        }
+        let there = self.there.as_ref();
+        there.map(|there| (there.tokens, there.thought))
     }
 
     /// Whether the response is kept by its provider.
@@ -222,6 +312,7 @@ impl Keeping {
             tokens: finished.tokens,
             thought: finished.thought,
             body,
+            items: finished.items,
         };
         let (account, key) = (self.key.account_id, self.key.key_id);
         let written = async {
@@ -239,6 +330,17 @@ impl Keeping {
             Ok(Err(error)) => tracing::warn!(%error, "a response cannot be kept"),
             Err(_) => tracing::warn!("a response cannot be kept in time"),
         }
+    }
+}
+
+fn text(bytes: &[u8]) -> Result<&str, ApiError> {
+    std::str::from_utf8(bytes).map_err(|_| ApiError::Internal)
+}
+
+fn invalid(param: &'static str, message: &'static str) -> ApiError {
+    ApiError::Invalid {
+        param: Some(param.into()),
+        message: message.into(),
     }
 }
 

@@ -155,24 +155,29 @@ impl Known {
     }
 }
 
-/// Refuses a request to a model that names what somebody else has made. Nothing is asked of the books
-/// where the request names nothing.
+/// Refuses a request to a model that names what somebody else has made, and tells what of the key's own
+/// it names. Nothing is asked of the books where the request names nothing.
 ///
 /// # Errors
 /// 404 for what is not the key's own, 503 where the books cannot be asked.
-pub async fn guard(app: &Shared, key: &KeyRecord, body: &[u8]) -> Result<(), ApiError> {
+pub async fn guard(
+    app: &Shared,
+    key: &KeyRecord,
+    body: &[u8],
+) -> Result<Vec<OwnedObject>, ApiError> {
     let finds = |mark: &[u8]| memchr::memmem::find(body, mark).is_some();
     // A letter may be written as an escape.
     if !REFERENCES.iter().any(|name| finds(name.as_bytes())) && !finds(b"\\u00") {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let mut names = Names::default();
     names.add_references(&serde_json::from_slice(body).unwrap_or_default());
     if names.0.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let known = names.look_up(&app.store, key).await?;
-    known.allow_anywhere()
+    known.allow_anywhere()?;
+    Ok(known.objects)
 }
 
 /// What is said of an object that is not the key's own, whether or not there is one.

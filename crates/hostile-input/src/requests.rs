@@ -124,6 +124,8 @@ pub(crate) fn other_clients(data: &[u8]) {
         betas: &["context-management-2025-06-27,files-api-2025-04-14"],
         keep: false,
         continues: false,
+        files: &[],
+        items: &["msg_1"],
     };
     if let Ok(Some(wire)) = request.encode_native(&edit(&features), &quirks, &native) {
         check_wire(&wire);

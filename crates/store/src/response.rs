@@ -1,13 +1,22 @@
 //! Responses that clients come back to: kept here or at their provider, and bound to the key that made them.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use billing::{AccountId, KeyId};
 
-use crate::{Store, StoreError, check, link::Link, sql::sql};
+use crate::{
+    Store, StoreError, check,
+    link::Link,
+    sql::{Rows, sql},
+};
 
 /// A row without a body is reckoned as so many bytes.
 const ROW_BYTES: usize = 256;
+/// And an item of it as so many, beside its id.
+const ITEM_BYTES: usize = 64;
 /// Rows that are deleted in one transaction.
 const PRUNE_ROWS_MAX: i64 = 500;
 /// Transactions of one pruning.
@@ -26,6 +35,8 @@ pub struct KeptResponse {
     pub thought: u64,
     /// What is kept here; `None` where the provider keeps it.
     pub body: Option<ResponseBody>,
+    /// The ids of what it said, where it is written down.
+    pub items: Vec<String>,
 }
 
 /// A response that is kept here.
@@ -82,9 +93,57 @@ impl Store {
             None => insert,
         };
         let mut tx = self.begin().await?;
-        tx.link().run(delete).await?;
-        tx.link().run(insert).await?;
+        let mut link = tx.link();
+        link.run(delete).await?;
+        link.run(insert).await?;
+        if !response.items.is_empty() {
+            let items = sql(
+                "INSERT INTO kept_items (account_id, key_id, id, response_id) \
+                 SELECT ?, ?, s.id, ? FROM {rows} WHERE true \
+                 ON CONFLICT (account_id, key_id, id) \
+                 DO UPDATE SET response_id = excluded.response_id",
+            )
+            .uuid(account.uuid())
+            .uuid(key.uuid())
+            .text(&response.id);
+            let ids: BTreeSet<&str> = response.items.iter().map(String::as_str).collect();
+            link.run(items.rows(Rows::new().text("id", ids))).await?;
+        }
         tx.commit().await
+    }
+
+    /// The responses of this key that said these items and have not expired, each with those of the
+    /// items that it said.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::TimedOut`].
+    pub async fn responses_that_said(
+        &self,
+        account: AccountId,
+        key: KeyId,
+        items: &[&str],
+    ) -> Result<Vec<KeptResponse>, StoreError> {
+        let select = sql("SELECT i.id, i.response_id FROM kept_items i \
+             WHERE i.account_id = ? AND i.key_id = ? AND i.id IN (SELECT id FROM {rows}) \
+             ORDER BY i.id")
+        .uuid(account.uuid())
+        .uuid(key.uuid())
+        .rows(Rows::new().text("id", items.iter().copied()));
+        let found: Vec<(String, String)> = {
+            let mut reader = self.read().await?;
+            reader.link().all(select).await?
+        };
+        let mut said: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (item, response) in found {
+            said.entry(response).or_default().push(item);
+        }
+        let mut responses = Vec::with_capacity(said.len());
+        for (id, items) in said {
+            if let Some(response) = self.response(account, key, &id).await? {
+                responses.push(KeptResponse { items, ..response });
+            }
+        }
+        Ok(responses)
     }
 
     /// A response that this key made and that has not expired.
@@ -156,7 +215,8 @@ impl KeptResponse {
     pub fn bytes(&self) -> u64 {
         let body = self.body.as_ref();
         let body = body.map_or(0, |body| body.input.len() + body.response.len());
-        u64::try_from(body + ROW_BYTES).unwrap_or(u64::MAX)
+        let items: usize = self.items.iter().map(|id| id.len() + ITEM_BYTES).sum();
+        u64::try_from(body + items + ROW_BYTES).unwrap_or(u64::MAX)
     }
 }
 
@@ -169,6 +229,7 @@ impl ResponseRow {
             tokens: check::count(self.tokens),
             thought: check::count(self.thought),
             body: body.map(|(input, response)| ResponseBody { input, response }),
+            items: Vec::new(),
         }
     }
 }

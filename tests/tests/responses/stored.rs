@@ -6,7 +6,7 @@ use billing::{AccountId, KeyId};
 use http::Method;
 use mock_provider::Script;
 use serde_json::{Value, json};
-use store::{KeptResponse, ResponseBody};
+use store::{KeptResponse, NewObject, ObjectKind, Owner, ResponseBody};
 use tests::{
     Books, Customer, Gateway, PROMPT, PROMPT_TOKENS, Place, Plain, eventually, tokens_cost,
 };
@@ -236,6 +236,99 @@ async fn what_its_provider_keeps_is_gone_on_with_there_and_held_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_item_is_named_by_the_key_that_it_was_said_to_and_by_no_other() {
+    for books in Books::ALL {
+        let gateway = Gateway::start(books).await;
+        let customer = gateway.customer(PLENTY).await;
+        let same_account = json!({"name": "second", "account_id": customer.account_id});
+        let second = gateway.customer_with(same_account).await;
+        for model in ["m", "native-stateless", "native"] {
+            let made = plain(&gateway, &customer, &ask(model, json!({}))).await;
+            let made = made.expect(200).json();
+            let item = &made["output"][0];
+            let user = |text: &str| json!({"role": "user", "content": text});
+            let reference = json!({"type": "item_reference", "id": item["id"]});
+            let named = json!({"input": [user("a"), reference, user("b")]});
+            let asked = gateway.provider.stats().requests;
+            let refused = plain(&gateway, &second, &ask(model, named.clone())).await;
+            assert_eq!(refused.expect(400).json()["error"]["param"], "input[1]");
+            assert_eq!(gateway.provider.stats().requests, asked);
+            let _ = plain(&gateway, &customer, &ask(model, named.clone()))
+                .await
+                .expect(200);
+            let sent = gateway.provider.requests().pop().unwrap().json();
+            match model {
+                "m" => {
+                    assert_eq!(sent["messages"][1]["role"], "assistant");
+                    assert_eq!(
+                        sent["messages"][1]["content"], item["content"][0]["text"],
+                        "{sent}"
+                    );
+                }
+                // Its provider keeps it.
+                "native" => assert_eq!(sent["input"], named["input"]),
+                _ => assert_eq!(sent["input"][1], *item),
+            }
+            if model == "native" {
+                let other = plain(&gateway, &customer, &ask("m", named.clone())).await;
+                assert_eq!(other.expect(400).json()["error"]["param"], "input");
+            }
+            let path = format!("{PATH}/{}", id(&made));
+            let gone = gateway.call(Method::DELETE, &path, &customer.secret);
+            let _ = Plain::read(gone.send().await.unwrap()).await.expect(200);
+        }
+        gateway.finish().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_named_where_it_is_the_keys_own_at_that_provider() {
+    let gateway = Gateway::start(Books::Sqlite).await;
+    let (customer, other) = (
+        gateway.customer(PLENTY).await,
+        gateway.customer(PLENTY).await,
+    );
+    for (id, provider) in [("file-open", "open"), ("file-mock", "mock")] {
+        let new = NewObject {
+            owner: Owner {
+                account: customer.account_id.parse().unwrap(),
+                key: customer.key_id.parse().unwrap(),
+            },
+            provider,
+            id,
+            kind: ObjectKind::File,
+            about: None,
+            made_by: None,
+            batch: None,
+        };
+        assert!(gateway.app().store.own(&new).await.unwrap());
+    }
+    for kind in ["input_file", "input_image"] {
+        let body = |file: &str| {
+            let part = json!({"type": kind, "file_id": file});
+            ask(
+                "native",
+                json!({"input": [{"role": "user", "content": [part]}]}),
+            )
+        };
+        let _ = plain(&gateway, &customer, &body("file-open"))
+            .await
+            .expect(200);
+        let sent = gateway.provider.requests().pop().unwrap().json();
+        assert_eq!(sent["input"][0]["content"][0]["file_id"], "file-open");
+        // Somebody else's is none; nobody's, and one elsewhere, cannot be told from somebody's.
+        let _ = plain(&gateway, &other, &body("file-open"))
+            .await
+            .expect(404);
+        for none in ["file-mock", "file-operators"] {
+            let refused = plain(&gateway, &customer, &body(none)).await.expect(400);
+            assert_eq!(refused.json()["error"]["param"], "input[0]");
+        }
+    }
+    gateway.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stream_is_kept_once_it_is_over_and_only_whole() {
     for books in Books::ALL {
         let gateway = Gateway::start(books).await;
@@ -328,6 +421,7 @@ async fn a_response_expires_and_the_oldest_give_way() {
                 input: b"[]".to_vec(),
                 response: vec![b' '; 1_000],
             }),
+            items: Vec::new(),
         };
         let day = Duration::from_secs(86_400);
         store

@@ -37,6 +37,9 @@ const KNOWN: [&str; 26] = [
     "context_management",
 ];
 
+/// A part that the provider has, and whose size only it knows.
+const ELSEWHERE: &str = r#"{"type":"file","file":{"file_id":"elsewhere"}}"#;
+
 pub(super) fn compose(
     request: &ResponsesRequest<'_>,
     target: &Composing<'_>,
@@ -273,6 +276,10 @@ impl Chat {
     }
 }
 
+fn names_a_file(part: &str) -> bool {
+    member(part, "file_id").is_some_and(|id| id != "null")
+}
+
 fn parts(place: &str, content: &str, body: &mut Writing<'_>) -> Vec<String> {
     let mut parts = Vec::new();
     for (index, at) in json::elements(content, 0).enumerate() {
@@ -280,6 +287,10 @@ fn parts(place: &str, content: &str, body: &mut Writing<'_>) -> Vec<String> {
         let said = match literal(part, "type").map(json::inside) {
             Some("input_text" | "output_text" | "text") => {
                 literal(part, "text").map(|text| format!(r#"{{"type":"text","text":{text}}}"#))
+            }
+            // As a file: only the provider knows how large it is.
+            Some("input_image") if body.target.native && names_a_file(part) => {
+                Some(ELSEWHERE.to_owned())
             }
             Some("input_image") => literal(part, "image_url").map(|url| {
                 let detail = literal(part, "detail")
@@ -295,9 +306,7 @@ fn parts(place: &str, content: &str, body: &mut Writing<'_>) -> Vec<String> {
                     ))
                 }
                 // Only the provider knows how much it is.
-                None if body.target.native => {
-                    Some(r#"{"type":"file","file":{"file_id":"elsewhere"}}"#.to_owned())
-                }
+                None if body.target.native => Some(ELSEWHERE.to_owned()),
                 None => None,
             },
             Some("input_audio") => member(part, "input_audio")

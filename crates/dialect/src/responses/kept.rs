@@ -1,6 +1,6 @@
 //! Responses that are kept: what goes on with one, what is known of one that is over, and its input as a list.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -11,8 +11,10 @@ use crate::error::RequestError;
 use crate::json::{self, Splice};
 use crate::messages::{literal, member};
 
-/// The longest id of a response.
+/// The longest id of a response, and of an item.
 const ID_BYTES_MAX: usize = 256;
+/// Items of a response whose ids are told.
+const ITEMS_MAX: usize = 512;
 
 /// What is known of a response that is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +27,8 @@ pub struct FinishedResponse {
     pub tokens: u64,
     /// Those of them that were thought, which most providers do not read again.
     pub thought: u64,
+    /// The ids of what it said, by which a request may name it again.
+    pub items: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -35,6 +39,14 @@ struct RawFinished<'a> {
     store: Option<bool>,
     #[serde(default)]
     usage: Option<RawTokens>,
+    #[serde(default)]
+    output: Vec<RawItem>,
+}
+
+#[derive(Deserialize)]
+struct RawItem {
+    #[serde(default)]
+    id: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -71,6 +83,13 @@ impl FinishedResponse {
             stored: raw.store != Some(false),
             tokens: usage.input_tokens.saturating_add(usage.output_tokens),
             thought: details.reasoning_tokens,
+            items: raw
+                .output
+                .into_iter()
+                .filter_map(|item| item.id)
+                .filter(|id| (1..=ID_BYTES_MAX).contains(&id.len()))
+                .take(ITEMS_MAX)
+                .collect(),
         })
     }
 }
@@ -100,6 +119,36 @@ impl<'a> ResponsesRequest<'a> {
         }
     }
 
+    /// The places and ids of items that its input names in place of saying them.
+    #[must_use]
+    pub fn references(&self) -> Vec<(usize, String)> {
+        let input = self.get("input").unwrap_or_default();
+        let items = json::elements(input, 0).enumerate();
+        items
+            .filter_map(|(place, at)| Some((place, referenced(json::slice(input, &at))?)))
+            .collect()
+    }
+
+    /// The request with these items in the place of their ids. What was thought is left out, but for
+    /// what its provider can read again.
+    #[must_use]
+    pub fn with_items(&self, said: &BTreeMap<String, String>) -> Vec<u8> {
+        let input = self.get("input").unwrap_or_default();
+        let items = json::elements(input, 0).map(|at| json::slice(input, &at));
+        let items: Vec<&str> = items
+            .map(|item| match referenced(item) {
+                Some(id) => said.get(&id).map_or(item, String::as_str),
+                None => item,
+            })
+            .filter(|item| referenced(item).is_some() || can_be_read_again(item))
+            .collect();
+        let mut splice = Splice::default();
+        if let Some(member) = self.members().iter().find(|member| member.name == "input") {
+            splice.replace(member.value.clone(), format!("[{}]", items.join(",")));
+        }
+        splice.apply(self.text())
+    }
+
     /// The request with all that was said before: what was sent and what was answered, as lists of
     /// items. What was thought is left out, but for what its provider can read again.
     ///
@@ -108,10 +157,7 @@ impl<'a> ResponsesRequest<'a> {
     pub fn after(&self, input: &str, response: &str) -> Result<Vec<u8>, RequestError> {
         let output = member(response, "output").unwrap_or("[]");
         let said = json::elements(output, 0).map(|at| json::slice(output, &at));
-        let said = said.filter(|item| {
-            literal(item, "type") != Some(r#""reasoning""#)
-                || literal(item, "encrypted_content").is_some()
-        });
+        let said = said.filter(|item| can_be_read_again(item));
         let sent = self.items();
         let lists = [input, &sent].map(|list| inside(list));
         let ([Some(before), Some(sent)], said) = (lists, said.collect::<Vec<_>>()) else {
@@ -142,6 +188,41 @@ impl<'a> ResponsesRequest<'a> {
         }
         Ok(splice.apply(self.text()))
     }
+}
+
+/// What an item names in place of saying it. Its type may be left out, as OpenAI's document has it.
+pub(crate) fn referenced(item: &str) -> Option<String> {
+    let kind = member(item, "type").filter(|kind| *kind != "null");
+    let bare = || {
+        ["role", "content", "output"]
+            .iter()
+            .all(|name| member(item, name).is_none())
+    };
+    let names = match kind {
+        Some(kind) => json::unescape(json::inside(kind)) == "item_reference",
+        None => bare(),
+    };
+    let id = literal(item, "id").filter(|_| names)?;
+    Some(json::unescape(json::inside(id)).into_owned())
+}
+
+/// What a response said by these ids, as its items in JSON.
+#[must_use]
+pub fn items_of(response: &str, ids: &[&str]) -> BTreeMap<String, String> {
+    let output = member(response, "output").unwrap_or("[]");
+    let items = json::elements(output, 0).map(|at| json::slice(output, &at));
+    items
+        .filter_map(|item| {
+            let id = json::unescape(json::inside(literal(item, "id")?)).into_owned();
+            ids.contains(&id.as_str()).then(|| (id, item.to_owned()))
+        })
+        .collect()
+}
+
+/// Whether a provider makes something of an item that it did not keep: of a thought only where it is
+/// there, encrypted.
+fn can_be_read_again(item: &str) -> bool {
+    literal(item, "type") != Some(r#""reasoning""#) || literal(item, "encrypted_content").is_some()
 }
 
 /// What stands between the brackets of a list.
@@ -231,6 +312,23 @@ mod tests {
             ),
             format!(r#"{{"input":[{said},{{"a":1}}],"model":"m"}}"#)
         );
+    }
+
+    #[test]
+    fn what_is_named_takes_the_place_of_its_id() {
+        let response = r#"{"id":"resp_1","output":[{"type":"reasoning","id":"rs_1"},{"id":"m\u0073g_1","type":"message","content":[ ]}]}"#;
+        let body = r#"{"input": [{"role":"user","content":"a"}, {"type":"item_reference","id":"rs_1"},{"id":"msg_1"},{"id":"x","type":null}],"model":"m"}"#;
+        let request = ResponsesRequest::parse(body.as_bytes(), &RequestLimits::default()).unwrap();
+        let named = request.references();
+        let ids: Vec<&str> = named.iter().map(|(_, id)| id.as_str()).collect();
+        assert_eq!(ids, ["rs_1", "msg_1", "x"]);
+        let said = items_of(response, &ids);
+        assert_eq!(
+            String::from_utf8(request.with_items(&said)).unwrap(),
+            r#"{"input": [{"role":"user","content":"a"},{"id":"m\u0073g_1","type":"message","content":[ ]},{"id":"x","type":null}],"model":"m"}"#
+        );
+        let finished = FinishedResponse::read(response.as_bytes()).unwrap();
+        assert_eq!(finished.items, ["rs_1", "msg_1"]);
     }
 
     #[test]

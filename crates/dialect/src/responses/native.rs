@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::kept::referenced;
 use super::request::ResponsesRequest;
 use crate::body::leave_out;
 use crate::error::RequestError;
@@ -75,7 +76,7 @@ pub(crate) fn encode(
 ) -> Result<WireRequest, RequestError> {
     refuse_members(request, quirks, native)?;
     refuse_tools(request)?;
-    refuse_items(request)?;
+    refuse_items(request, native)?;
     let text = request.text();
     let limit = edit
         .output_limit
@@ -190,28 +191,36 @@ fn refuse_tools(request: &ResponsesRequest<'_>) -> Result<(), RequestError> {
     Ok(())
 }
 
-/// Refuses what is named by an id that only the provider knows: it may be somebody else's.
-fn refuse_items(request: &ResponsesRequest<'_>) -> Result<(), RequestError> {
+/// Refuses what is named by an id that only the provider knows, and is not known to be the client's
+/// own: it may be somebody else's.
+fn refuse_items(
+    request: &ResponsesRequest<'_>,
+    native: &NativeEdit<'_>,
+) -> Result<(), RequestError> {
+    let own = |list: &[&str], id: &str| list.contains(&id);
     let input = request.get("input").unwrap_or_default();
     for (place, at) in json::elements(input, 0).enumerate() {
         let item = json::slice(input, &at);
-        if kind_of(item) == "item_reference" {
+        let named = referenced(item);
+        if kind_of(item) == "item_reference" || named.is_some() {
+            if named.is_some_and(|id| own(native.items, &id)) {
+                continue;
+            }
             return Err(RequestError::param(
                 format!("input[{place}]"),
-                "Items cannot be named by their ids here: send the item itself, or `previous_response_id`.",
+                "There is no such item that this key may name: send the item itself, or `previous_response_id`.",
             ));
         }
-        for list in [member(item, "content"), member(item, "output")] {
-            let list = list.unwrap_or_default();
+        // What a tool gave back is not held for by its size.
+        for (list, files) in [("content", native.files), ("output", &[])] {
+            let list = member(item, list).unwrap_or_default();
             let one = list.starts_with('{').then_some(list);
             let parts = json::elements(list, 0).map(|at| json::slice(list, &at));
-            if parts
-                .chain(one)
-                .any(|part| member(part, "file_id").is_some())
-            {
+            let mut ids = parts.chain(one).filter_map(|part| member(part, "file_id"));
+            if !ids.all(|id| id == "null" || own(files, &json::unescape(json::inside(id)))) {
                 return Err(RequestError::param(
                     format!("input[{place}]"),
-                    "Files cannot be named by their ids here: send the file along.",
+                    "This file is none that this key has made at the provider of this model: send the file along.",
                 ));
             }
         }
@@ -249,6 +258,8 @@ mod tests {
             betas: &[],
             keep,
             continues: false,
+            files: &["file-mine"],
+            items: &["msg_mine"],
         };
         match encode(&request, &edit, &quirks, &native) {
             Ok(wire) => {
@@ -334,6 +345,22 @@ mod tests {
             let body = format!(r#"{{"model":"m"{input},{more}}}"#);
             assert_eq!(wire(&body, "", None, true).unwrap_err(), param, "{body}");
         }
+    }
+
+    #[test]
+    fn what_is_the_clients_own_may_be_named() {
+        let named = r#"{"model":"m","input":[{"role":"user","content":[{"type":"input_file","file_id":"file-mine"},{"type":"input_image","file_id":null,"image_url":"u"}]},{"type":"item_reference","id":"msg_mine"},{"id":"msg_mine"}]}"#;
+        assert_eq!(
+            wire(named, "", None, true).unwrap(),
+            named.replace("\"m\"", "\"up\"")
+        );
+        for (mine, theirs) in [("file-mine", "file-other"), ("msg_mine", "msg_other")] {
+            let theirs = named.replacen(mine, theirs, 1);
+            assert!(wire(&theirs, "", None, true).is_err(), "{theirs}");
+        }
+        // Their size is not held for.
+        let output = r#"{"model":"m","input":[{"type":"computer_call_output","output":{"file_id":"file-mine"}}]}"#;
+        assert_eq!(wire(output, "", None, true).unwrap_err(), "input[0]");
     }
 
     #[test]
