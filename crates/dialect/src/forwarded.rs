@@ -138,8 +138,12 @@ impl<'a> Forwarded<'a> {
             )),
         };
         let mut output_limit = None;
-        for name in OUTPUT_LIMITS {
-            output_limit = number(name)?.max(output_limit);
+        // Realtime's word for as much as the model can. Source: OpenAI's API reference.
+        let endless = |name| body.get(name) == Some(r#""inf""#);
+        if !OUTPUT_LIMITS.into_iter().any(endless) {
+            for name in OUTPUT_LIMITS {
+                output_limit = number(name)?.max(output_limit);
+            }
         }
         let choices = number("n")?.unwrap_or(1).max(1);
         Ok(Self {
@@ -505,6 +509,8 @@ mod tests {
         let read = (request.output_limit(), request.stream(), request.inputs());
         assert_eq!(read, (Some(7), true, 2));
         assert_eq!(parse(r#"{"model":"m"}"#).unwrap().output_limit(), None);
+        let endless = parse(r#"{"model":"m","max_output_tokens":"inf","max_tokens":5}"#);
+        assert_eq!(endless.unwrap().output_limit(), None);
         for wrong in [
             r#"{"model":"m","model":"n"}"#,
             r#"{"model":"m","Model":"n"}"#,

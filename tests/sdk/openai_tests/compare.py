@@ -85,13 +85,14 @@ def start_steady(node, described, folder):
     sys.exit(f"the mock did not answer:\n{steady.output()}{steady.log()}")
 
 
-def provider_file(described, url, not_passed):
+def provider_file(described, url, not_passed, by_usage):
     """The mock as a provider: its models, and every path of the document that the gateway may pass on, for everybody."""
-    rules = []
+    rules = [f'"{rule}" = {{ price = "usage" }}' for rule in by_usage]
     for path, item in json.loads(described.read_text())["paths"].items():
-        if "?" not in path and not path.startswith(tuple(not_passed)):
-            methods = [method.upper() for method in ("get", "post", "delete") if method in item]
-            rules += [f'"{method} {path}" = {{ price = "free", shared = true }}' for method in methods]
+        methods = [method.upper() for method in ("get", "post", "delete") if method in item]
+        # With a space behind it, a beginning is a whole path.
+        offered = [f"{method} {path}" for method in methods if not f"{method} {path} ".startswith(tuple(not_passed))]
+        rules += [f'"{rule}" = {{ price = "free", shared = true }}' for rule in offered if "?" not in path]
     own = (HERE / "steady.toml").read_text().replace("STEADY_URL", url)
     return own + "\n[passthrough]\n" + "\n".join(rules) + "\n"
 
@@ -196,7 +197,7 @@ def main():
         steady, url = start_steady(arguments.node, described, folder)
         try:
             direct = run_tests(sdk, files, url, "My API Key", Path(folder, "direct.txt"))
-            provider = provider_file(described, url, offered["not_passed"])
+            provider = provider_file(described, url, offered["not_passed"], offered["by_usage"])
             through, code = through_the_gateway(arguments.binaries.resolve(), folder, provider, files, sdk)
         finally:
             steady.stop()
