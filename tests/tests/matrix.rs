@@ -41,12 +41,15 @@ fn head(customer: &Customer, more: &str) -> String {
 
 /// Opens a connection, sends this, and reads until the other side closes: the answer and the time.
 async fn until_closed(addr: SocketAddr, bytes: &[u8]) -> (String, Duration) {
-    let mut socket = TcpStream::connect(addr).await.unwrap();
+    // The other side's clock runs from when the kernel connects the two, of which this task may
+    // hear late.
     let begun = Instant::now();
+    let mut socket = TcpStream::connect(addr).await.unwrap();
     // One that was closed already has answered, too.
     let _ = socket.write_all(bytes).await;
     let mut answer = Vec::new();
-    let _ = in_time("the connection is closed", socket.read_to_end(&mut answer)).await;
+    let what = format!("the connection that sent {} bytes is closed", bytes.len());
+    let _ = in_time(&what, socket.read_to_end(&mut answer)).await;
     (
         String::from_utf8_lossy(&answer).into_owned(),
         begun.elapsed(),

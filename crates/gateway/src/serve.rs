@@ -126,9 +126,9 @@ pub async fn prepare_with(
         return Err(ServeError::Configuration(findings));
     }
     upstream::install_tls();
-    let listener = server::bind(settings.listen).await?;
+    let listener = server::bind(settings.listen)?;
     let metrics_listener = match settings.metrics_listen {
-        Some(address) => Some(server::bind(address).await?),
+        Some(address) => Some(server::bind(address)?),
         None => None,
     };
     let demo = demo(&settings, &mut files, &variable).await?;

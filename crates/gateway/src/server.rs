@@ -18,7 +18,7 @@ use hyper_util::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::Semaphore,
     time::Sleep,
 };
@@ -41,6 +41,9 @@ pub struct Bounds {
 const STREAMS_PER_CONNECTION_MAX: u32 = 256;
 /// Headers of a request at most, in bytes.
 const HEADER_BYTES_MAX: u32 = 64 * 1024;
+/// New connections that the kernel keeps until they are accepted; it may allow fewer
+/// (`net.core.somaxconn`). Of more than that it forgets some, and their clients do not hear of it.
+const BACKLOG: u32 = 4096;
 /// Pause after the system refused a connection (out of file descriptors).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -196,11 +199,50 @@ async fn accept(
 ///
 /// # Errors
 /// The address is taken or not ours.
-pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| {
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    listen(address).map_err(|error| {
         io::Error::new(
             error.kind(),
             format!("cannot listen on {address}: {error}; choose another with --listen"),
         )
     })
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    // A restart does not wait for the connections of the process before. On Windows this would
+    // allow two to listen.
+    #[cfg(not(windows))]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// More than the 128 that the kernel would keep unasked.
+    const BURST: usize = 400;
+
+    #[tokio::test]
+    async fn a_burst_of_connections_finds_a_place() {
+        let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut clients = Vec::new();
+        for _ in 0..BURST {
+            // The kernel answers for the listener; without a place it leaves the client waiting.
+            let connected = TcpStream::connect(address);
+            let connected = tokio::time::timeout(Duration::from_secs(30), connected).await;
+            clients.push(connected.unwrap().unwrap());
+        }
+        for _ in 0..BURST {
+            let accepted = tokio::time::timeout(Duration::from_secs(30), listener.accept()).await;
+            accepted.unwrap().unwrap();
+        }
+    }
 }
