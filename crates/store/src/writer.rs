@@ -273,6 +273,8 @@ impl Writer {
                 self.held.insert(*budget, *held);
             }
         }
+        // Before anybody hears of the batch: whoever does may ask for the figures next.
+        self.note_figures(outcome.losses, outcome.dead);
         let now = clock::now();
         for (waiting, granted) in waiters.asks.into_iter().zip(outcome.granted) {
             if let Some(budget) = waiting.hear(replica, granted, outcome.now.0, asked) {
@@ -286,16 +288,20 @@ impl Writer {
             let balance = self.balance(account).await;
             let _ = reply.send(balance);
         }
+    }
+
+    /// Counts what the operator bears, by cause, and how many settlements were put aside.
+    fn note_figures(&self, losses: BTreeMap<&'static str, Credits>, dead: u64) {
         let mut figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
-        for (cause, amount) in outcome.losses {
+        for (cause, amount) in losses {
             let sum = figures.losses.entry(cause).or_default();
             *sum = sum.saturating_add(amount);
         }
-        figures.dead += outcome.dead;
+        figures.dead += dead;
         drop(figures);
-        if outcome.dead > 0 {
+        if dead > 0 {
             tracing::error!(
-                settlements = outcome.dead,
+                settlements = dead,
                 "settlements were put aside in dead_settlements; `tollway audit` lists them"
             );
         }
