@@ -4,23 +4,45 @@ use std::time::Duration;
 
 use billing::{AccountId, rules::EntryKind};
 use jiff::{SignedDuration, Timestamp};
-use store::{NewCredits, Page};
+use store::{NewCredits, Page, StoreError};
 
 use crate::world::{World, eventually, flushed, hold_from, n, on_both, quick, settlement, soon};
 
 async fn grant(world: &World, account: AccountId, amount: i64, ms: Option<i64>) {
+    let until = ms.map(|ms| Timestamp::now() + SignedDuration::from_millis(ms));
+    grant_until(world, account, amount, until).await.unwrap();
+}
+
+async fn grant_until(
+    world: &World,
+    account: AccountId,
+    amount: i64,
+    expires_at: Option<Timestamp>,
+) -> Result<(), StoreError> {
     let credits = NewCredits {
         amount: n(amount),
         kind: EntryKind::Promo,
-        expires_at: ms.map(|ms| Timestamp::now() + SignedDuration::from_millis(ms)),
+        expires_at,
         reference: None,
         note: None,
     };
-    world
-        .store
-        .add_credits(account, credits, None)
-        .await
-        .unwrap();
+    let added = world.store.add_credits(account, credits, None).await;
+    added.map(|_| ())
+}
+
+/// Tries what has to be done before credit expires, with ever later an end: `None` from the
+/// attempt says that it was too slow for this one.
+async fn before_it_expires<T>(attempt: impl AsyncFn(Timestamp) -> Option<T>) -> T {
+    for doublings in 0..7 {
+        let life = SignedDuration::from_millis(400 << doublings);
+        let until = Timestamp::now() + life;
+        if let Some(done) = attempt(until).await
+            && Timestamp::now() < until
+        {
+            return done;
+        }
+    }
+    panic!("not within half a minute");
 }
 
 async fn remaining(world: &World) -> Vec<i64> {
@@ -51,13 +73,18 @@ async fn the_soonest_expiring_credit_is_used_first(world: World) {
 }
 
 async fn what_is_left_expires(world: World) {
-    let key = world.key(0, None).await;
-    let account = key.account.id;
-    grant(&world, account, 50, Some(400)).await;
-    grant(&world, account, 100, None).await;
     let ledger = world.ledger(quick()).await;
-    let record = ledger.authenticate(key.secret.expose()).await.unwrap();
-    world.spend(&ledger, &record, 20, 20).await.unwrap();
+    let (account, record) = before_it_expires(async |until| {
+        let key = world.key(0, None).await;
+        let granted = grant_until(&world, key.account.id, 50, Some(until)).await;
+        granted.ok()?;
+        grant(&world, key.account.id, 100, None).await;
+        let record = ledger.authenticate(key.secret.expose()).await.unwrap();
+        world.spend(&ledger, &record, 20, 20).await.unwrap();
+        flushed(&ledger).await;
+        Some((key.account.id, record))
+    })
+    .await;
     eventually("the grant has expired", || async {
         world.total(account).await == 100
     })
@@ -83,14 +110,16 @@ async fn what_is_left_expires(world: World) {
 }
 
 async fn what_a_running_request_holds_stays_usable(world: World) {
-    let key = world.key(0, None).await;
-    let account = key.account.id;
-    grant(&world, account, 50, Some(600)).await;
     let ledger = world.ledger(quick()).await;
-    let record = ledger.authenticate(key.secret.expose()).await.unwrap();
-    let held = hold_from(&ledger, &record.path, n(30), soon())
-        .await
-        .unwrap();
+    let (account, record, held) = before_it_expires(async |until| {
+        let key = world.key(0, None).await;
+        let granted = grant_until(&world, key.account.id, 50, Some(until)).await;
+        granted.ok()?;
+        let record = ledger.authenticate(key.secret.expose()).await.unwrap();
+        let held = hold_from(&ledger, &record.path, n(30), soon()).await.ok()?;
+        Some((key.account.id, record, held))
+    })
+    .await;
     eventually("the rest has expired", || async {
         world.total(account).await == 30
     })
