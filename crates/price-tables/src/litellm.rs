@@ -432,6 +432,9 @@ mod tests {
             block.replace("cache_read_input_token_cost", "a_holiday_cost"),
             format!("{block},\"input_cost_per_token_above_200k_tokens\":3e-06"),
             format!("{block},\"input_cost_per_token_flex\":3e-06"),
+            format!(
+                "{block},\"tiered_pricing\":[{{\"range\":[9,99],\"input_cost_per_token\":3e-06}}]"
+            ),
             r#""off_peak_pricing":{"hours_utc":"01:00-02:00"}"#.to_owned(),
         ] {
             let facts = row(&odd);
