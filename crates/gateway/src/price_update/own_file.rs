@@ -305,6 +305,18 @@ mod tests {
         }
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         assert!(OwnFile::read(&path).unwrap_err().contains("own.toml"));
+        // Who may read it stays, too.
+        let mut permissions = fs::metadata(&path).unwrap().permissions();
+        permissions.set_readonly(true);
+        fs::set_permissions(&path, permissions).unwrap();
+        replace(&path, "three").unwrap();
+        assert!(fs::metadata(&path).unwrap().permissions().readonly());
+        let large = folder.path().join("large.toml");
+        File::create(&large)
+            .unwrap()
+            .set_len(FILE_BYTES_MAX + 1)
+            .unwrap();
+        assert!(OwnFile::read(&large).unwrap_err().contains("16 MiB"));
         assert!(replace(&folder.path().join("no/own.toml"), "x").is_err());
     }
 }
