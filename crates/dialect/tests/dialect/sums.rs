@@ -3,8 +3,12 @@
 //! What each provider's total is says its document; the sums here are taken from the numbers that a
 //! report is written with, not from anything that was decoded.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use dialect::{Dialect, Endpoint, ForwardedAnswer, Quirks, UsageFault};
+use dialect::{
+    ClientDialect, Dialect, Endpoint, ForwardedAnswer, Pair, Quirks, SseEvent, UsageFault,
+};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tokens::Usage;
@@ -158,6 +162,34 @@ fn forwarded() -> BoxedStrategy<Report> {
     .boxed()
 }
 
+/// The same of Responses, of a provider that has them: every part inside its total.
+fn responses() -> BoxedStrategy<Report> {
+    prop::array::uniform8(count())
+        .prop_map(|[text, read, write, image, said, thought, spoken, drawn]| {
+            let (input, output) = (text + read + write + image, said + thought + spoken + drawn);
+            let usage = json!({
+                "input_tokens": input, "output_tokens": output, "total_tokens": input + output,
+                "input_tokens_details": {"cached_tokens": read, "cache_write_tokens": write, "image_tokens": image},
+                "output_tokens_details": {"reasoning_tokens": thought, "audio_tokens": spoken, "image_tokens": drawn},
+            });
+            (usage, input, output)
+        })
+        .boxed()
+}
+
+/// A response that travels as it is, at once and as the end of a stream.
+fn read_response(usage: &Value) -> [Option<Result<Usage, UsageFault>>; 2] {
+    let quirks: Quirks = toml::from_str("responses = 'stored'").unwrap();
+    let pair = Pair::new(ClientDialect::Responses, Dialect::OpenAi, &quirks);
+    let response = json!({"id": "x", "object": "response", "status": "completed", "output": [], "usage": usage});
+    let end = json!({"type": "response.completed", "response": response});
+    let whole = pair.decode(Bytes::from(response.to_string()), &quirks, origin());
+    let mut decoder = pair.decoder(Arc::new(quirks), origin());
+    let event = SseEvent::data(Bytes::from(end.to_string()));
+    decoder.push(event, &mut Vec::new()).unwrap();
+    [whole.unwrap().usage(), decoder.usage()]
+}
+
 #[track_caller]
 fn adds_up(dialect: Dialect, quirks: &str, (usage, prompt, output): &Report) {
     let read = read(dialect, usage, quirks).expect("it reports usage");
@@ -187,6 +219,24 @@ proptest! {
         adds_up(Dialect::Bedrock, "", &bedrock);
         adds_up(Dialect::Cohere, "", &cohere);
         adds_up(Dialect::Ollama, "", &ollama);
+    }
+
+    #[test]
+    fn responses_add_up(report in responses(), n in prop::array::uniform6(one_of_few())) {
+        let (usage, prompt, output) = report;
+        for read in read_response(&usage) {
+            let read = read.expect("it reports usage").unwrap_or_else(|fault| panic!("{fault}: {usage}"));
+            prop_assert_eq!((read.prompt_total(), read.completion_total()), (prompt, output), "{}", usage);
+        }
+        let [input, output, read, image, thought, spoken] = n;
+        let usage = json!({
+            "input_tokens": input, "output_tokens": output,
+            "input_tokens_details": {"cached_tokens": read, "image_tokens": image},
+            "output_tokens_details": {"reasoning_tokens": thought, "audio_tokens": spoken},
+        });
+        for read in read_response(&usage).into_iter().flatten().flatten() {
+            prop_assert_eq!((read.prompt_total(), read.completion_total()), (input, output), "{}", usage);
+        }
     }
 
     #[test]
