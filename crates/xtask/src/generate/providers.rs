@@ -147,7 +147,9 @@ days like others.
 
 A request is charged by the version and the hour of its admission, and by the service tier that the answer names, else by
 the one that was asked for by `service_tier`, on whichever endpoint. `priority` is refused where it has no price; `flex` then
-has the plain one. A word that is none of `auto`, `default`, `flex` and `priority` is refused before any provider sees it.
+has the plain one. A word that is none of `auto`, `default`, `flex` and `priority` is refused before any provider sees it. Credit is set
+aside by the tier that is asked for: where your project at the provider serves `auto` by another tier than the plain one, say so
+with `set = { service_tier = \"priority\" }` under `[quirks]`.
 
 ## Own prices and markups
 
