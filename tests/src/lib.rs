@@ -37,7 +37,7 @@ pub use gateway::Gateway;
 pub use oracle::{
     PROMPT, PROMPT_TOKENS, chat, count_tokens, credits, streamed, tokens_cost, usage,
 };
-pub use program::{Launch, Program, tollway};
+pub use program::{Launch, Program, clock_of, tollway};
 pub use remote::{Remote, metric};
 pub use storm::{
     Account, Calm, Faults, Storm, StormPlan, Taken, Wish, ask, storm_model, storm_provider,

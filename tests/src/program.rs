@@ -5,7 +5,7 @@ use std::{
     io::{BufRead as _, BufReader, Read as _},
     net::SocketAddr,
     ops::Deref,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, ExitStatus, Stdio},
 };
 
@@ -163,6 +163,29 @@ impl Drop for Program {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The variables of a [`Launch`] whose wall clock is what this file says, by libfaketime (the package
+/// `faketime`); the monotonic clock goes on.
+///
+/// # Panics
+/// The package is missing.
+#[must_use]
+pub fn clock_of(file: &Path) -> Vec<(String, String)> {
+    let folders = fs::read_dir("/usr/lib").expect("a folder of libraries");
+    let library = folders
+        .filter_map(|folder| Some(folder.ok()?.path().join("faketime/libfaketimeMT.so.1")))
+        .find(|path| path.is_file())
+        .expect("the package faketime is missing: `apt-get install -y faketime`");
+    let variable = |name: &str, value: &Path| (name.to_owned(), value.display().to_string());
+    vec![
+        variable("LD_PRELOAD", &library),
+        variable("FAKETIME_TIMESTAMP_FILE", file),
+        variable("FAKETIME_NO_CACHE", Path::new("1")),
+        // Steps of NTP, like those of an operator, do not touch the monotonic clock.
+        variable("FAKETIME_DONT_FAKE_MONOTONIC", Path::new("1")),
+        variable("NO_FAKE_STAT", Path::new("1")),
+    ]
 }
 
 /// The program `tollway` without any variable of this process, for its commands.

@@ -3,11 +3,11 @@
 use billing::Credits;
 use gateway::{admin::drift, prices::Markup};
 use http::Method;
-use mock_provider::Script;
+use mock_provider::{MockProvider, Script};
 use serde_json::{Value, json};
 use tests::{
-    Books, Customer, Gateway, PROMPT, PROMPT_TOKENS, Plain, Streaming, chat, eventually, form,
-    metric, tokens_cost,
+    ADMIN_KEY, Books, Customer, Gateway, KEY_VARIABLE, Launch, PROMPT, PROMPT_TOKENS, Place, Plain,
+    Program, Streaming, chat, clock_of, eventually, form, metric, tokens_cost,
 };
 
 const OUTPUT: u64 = 5;
@@ -375,4 +375,73 @@ async fn the_drift_of_these_days_is_a_metric() {
         assert!(shown < -0.3, "{side}: {shown}");
     }
     gateway.finish().await;
+}
+
+/// A model that is cheaper at noon on working days, and cheaper all weekend, by the clocks of Shanghai.
+fn cheaper_hours(url: &str) -> String {
+    format!(
+        "name = \"hours\"\ndialect = \"openai\"\nbase_url = \"{url}\"\napi_key_env = \"{KEY_VARIABLE}\"\n\
+         [[models]]\nid = \"m\"\ntokenizer = \"o200k_base\"\ncontext_window = 1000\nprice = {{ prompt = \"8\", completion = \"8\" }}\n\
+         price_hours = [\n\
+         {{ from = \"12:00\", to = \"14:00\", days = [\"mon\", \"tue\", \"wed\", \"thu\", \"fri\"], time_zone = \"Asia/Shanghai\", factor = \"0.25\" }},\n\
+         {{ days = [\"sat\", \"sun\"], time_zone = \"Asia/Shanghai\", factor = \"0.5\" }},\n]\n"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_is_charged_by_the_hour_of_its_admission() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = folder.path().join("clock");
+    let set = |time: &str| {
+        let next = folder.path().join("next");
+        std::fs::write(&next, time).unwrap();
+        std::fs::rename(&next, &clock).unwrap();
+    };
+    set("2026-11-27 12:00:00");
+    let place = Place::new(Books::Sqlite).await;
+    let provider = MockProvider::start(([127, 0, 0, 1], 0).into())
+        .await
+        .unwrap();
+    provider.script("m", answer("default"));
+    let mut variables = clock_of(&clock);
+    variables.push(("TOLLWAY_ADMIN_KEY".to_owned(), ADMIN_KEY.to_owned()));
+    variables.push(("TZ".to_owned(), "UTC".to_owned()));
+    let launch = Launch {
+        database_url: place.url().to_owned(),
+        providers: vec![("hours".to_owned(), cheaper_hours(&provider.url()))],
+        variables,
+        log: None,
+    };
+    let start = tokio::task::spawn_blocking(move || Program::launch(&launch));
+    let program = start.await.unwrap();
+    let customer = program.customer("1").await;
+    let mut charged = Credits::ZERO;
+    // The last second before each edge and the first behind it; 2026-11-27 is a Friday.
+    for (time, times) in [
+        ("2026-11-27 15:59:59", 8),
+        ("2026-11-27 16:00:00", 4),
+        ("2026-11-28 05:00:00", 4),
+        ("2026-11-29 15:59:59", 4),
+        ("2026-11-29 16:00:00", 8),
+        ("2026-11-30 03:59:59", 8),
+        ("2026-11-30 04:00:00", 2),
+        ("2026-11-30 05:59:59", 2),
+        ("2026-11-30 06:00:00", 8),
+    ] {
+        set(time);
+        let body = chat("hours/m", json!({"max_tokens": 50}));
+        let told = program.chat(&customer, body).await.expect(200).json();
+        let cost = amount(&told["usage"]["cost"]);
+        assert_eq!(
+            cost,
+            tokens_cost(times * (PROMPT_TOKENS + OUTPUT)),
+            "{time}"
+        );
+        charged = charged.checked_add(cost).unwrap();
+    }
+    let left = program.settled_balance(&customer).await;
+    assert_eq!(left.checked_add(charged).unwrap(), "1".parse().unwrap());
+    tokio::task::spawn_blocking(move || program.kill())
+        .await
+        .unwrap();
 }
