@@ -19,7 +19,7 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpSocket, TcpStream},
-    sync::Semaphore,
+    sync::{Semaphore, watch},
     time::Sleep,
 };
 use tokio_io_timeout::TimeoutStream;
@@ -70,6 +70,8 @@ pub async fn serve(
         .keep_alive_timeout(bounds.header_timeout);
     let places = Arc::new(Semaphore::new(bounds.connections_max));
     let graceful = GracefulShutdown::new();
+    let protocols = Arc::new(Protocols::of(builder));
+    let (stopping, stopped) = watch::channel(());
     let mut stop = std::pin::pin!(stop);
     loop {
         let next = tokio::select! {
@@ -84,23 +86,67 @@ pub async fn serve(
                 continue;
             }
         };
-        let mut stream = TimeoutStream::new(Opening::new(stream, bounds.header_timeout));
-        stream.set_write_timeout(Some(bounds.write_timeout));
+        let protocols = protocols.clone();
         let service = TowerToHyperService::new(router.clone());
-        let connection = builder.serve_connection(TokioIo::new(Box::pin(stream)), service);
-        let connection = graceful.watch(connection.into_owned());
+        let watcher = graceful.watcher();
+        let mut stopped = stopped.clone();
         tokio::spawn(async move {
-            // A client that resets its connection is no news.
-            let _ = connection.await;
+            let builder = tokio::select! {
+                builder = protocols.heard(&stream, bounds.header_timeout) => builder,
+                // Who has said nothing until now is not waited for.
+                _ = stopped.changed() => None,
+            };
+            drop(stopped);
+            if let Some(builder) = builder {
+                let mut stream = TimeoutStream::new(Opening::new(stream, bounds.header_timeout));
+                stream.set_write_timeout(Some(bounds.write_timeout));
+                let connection = builder.serve_connection(TokioIo::new(Box::pin(stream)), service);
+                // A client that resets its connection is no news.
+                let _ = watcher.watch(connection).await;
+            }
             drop(place);
         });
     }
     drop(listener);
+    drop(stopping);
     let _ = tokio::time::timeout(bounds.grace, graceful.shutdown()).await;
 }
 
 /// The beginning of an HTTP/2 connection (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// The ways to serve a connection. The one that finds out by reading reads the preface apart, which
+/// costs each connection twice the buffer: hyper grows it for what comes behind.
+struct Protocols {
+    http1: Builder<TokioExecutor>,
+    http2: Builder<TokioExecutor>,
+    either: Builder<TokioExecutor>,
+}
+
+impl Protocols {
+    fn of(builder: Builder<TokioExecutor>) -> Self {
+        Self {
+            http1: builder.clone().http1_only(),
+            http2: builder.clone().http2_only(),
+            either: builder,
+        }
+    }
+
+    /// Looks at what a client says first, and leaves it there. `None` where it says nothing within
+    /// `limit`, or is gone.
+    async fn heard(&self, stream: &TcpStream, limit: Duration) -> Option<&Builder<TokioExecutor>> {
+        let mut first = [0; PREFACE.len()];
+        let peeked = tokio::time::timeout(limit, stream.peek(&mut first)).await;
+        let first = first.get(..peeked.ok()?.ok()?)?;
+        match first {
+            [] => None,
+            PREFACE => Some(&self.http2),
+            // Too little to tell.
+            some if PREFACE.starts_with(some) => Some(&self.either),
+            _ => Some(&self.http1),
+        }
+    }
+}
 
 /// A connection that breaks if it does not say in time which HTTP it speaks. Hyper's own limit
 /// begins only when that is known: a client that says nothing would keep its place for ever.
