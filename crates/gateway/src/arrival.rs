@@ -21,6 +21,7 @@ use crate::{
     error::ApiError,
     once::{self, Gone, Turn},
     recording::Recording,
+    upstream,
     watch::Watched,
 };
 
@@ -102,6 +103,7 @@ where
     if let Err(error) = &result {
         watched.failed(error);
     }
+    upstream::let_others_come_as_far().await;
     result
 }
 
