@@ -124,7 +124,14 @@ impl fmt::Display for Credits {
         if fraction == 0 {
             return write!(f, "{sign}{whole}");
         }
-        let digits = format!("{fraction:0width$}", width = FRACTION_DIGITS);
+        let mut digits = [b'0'; FRACTION_DIGITS];
+        let mut rest = fraction;
+        for digit in digits.iter_mut().rev() {
+            // Less than ten.
+            *digit = b'0' + (rest % 10) as u8;
+            rest /= 10;
+        }
+        let digits = std::str::from_utf8(&digits).map_err(|_| fmt::Error)?;
         write!(f, "{sign}{whole}.{}", digits.trim_end_matches('0'))
     }
 }

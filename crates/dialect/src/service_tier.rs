@@ -1,12 +1,19 @@
 //! The service tier that a provider says it served by: at the top of an answer, in the response that an event carries, or in its usage object.
 
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
+
 use crate::json;
 
 const MEMBER: &str = "service_tier";
 
 /// The word, where the answer or its usage object has one.
 pub(crate) fn named(answer: &str, usage: Option<&str>) -> Option<String> {
+    /// Tells of most answers, in a hundredth of the time that a walk takes, that they have none.
+    static MARK: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(MEMBER));
     let word = |text: &str, steps: &[&str]| {
+        MARK.find(text.as_bytes())?;
         let steps: Vec<String> = steps.iter().map(|step| (*step).to_owned()).collect();
         let at = json::find(text, &steps)?;
         serde_json::from_str::<String>(text.get(at)?).ok()

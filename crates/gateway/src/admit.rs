@@ -1,13 +1,14 @@
 //! Admission: what a request may cost at most, and a hold of that, or the reason why not.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, LazyLock},
     time::{Duration, Instant},
 };
 
 use billing::{BudgetId, Credits, Hold, Meter, Path, Price, Prompt, Reserved};
 use bytes::Bytes;
 use dialect::{ChatRequest, RequestLimits};
+use memchr::memmem::Finder;
 use store::{Ledger, Shortfall};
 use tokens::{OFF_THREAD_BYTES_MIN, Part, PromptRules, Tokenizer, Usage};
 
@@ -244,7 +245,7 @@ impl Ask {
 /// A bound on the prompt, and a way to count it later.
 fn prompt(request: &ChatRequest<'_>, body: &Bytes, model: &Model, files: bool) -> Prompt {
     let images = || {
-        has(request, body, &[b"image"], |part| {
+        has(request, body, &IMAGES, |part| {
             matches!(part, Part::Image { .. })
         })
     };
@@ -313,7 +314,12 @@ pub(crate) fn billable(part: Part<'_>) -> Option<Part<'_>> {
 }
 
 /// Words that are in every request with a file, a video or a sound.
-const FILES: [&[u8]; 3] = [b"file", b"video", b"audio"];
+static FILES: LazyLock<Vec<Finder<'_>>> =
+    LazyLock::new(|| ["file", "video", "audio"].map(Finder::new).into());
+/// The word that is in every request with an image.
+static IMAGES: LazyLock<Vec<Finder<'_>>> = LazyLock::new(|| vec![Finder::new("image")]);
+/// How a letter of such a word is written as an escape.
+static ESCAPE: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("\\u00"));
 
 /// How many parts of a kind a request has. Most have none, which a search of the text for the
 /// kind's words tells sooner than taking it apart (an escape hides nothing: writing a letter of
@@ -321,11 +327,11 @@ const FILES: [&[u8]; 3] = [b"file", b"video", b"audio"];
 fn has(
     request: &ChatRequest<'_>,
     body: &[u8],
-    words: &[&[u8]],
+    words: &[Finder<'_>],
     is: impl Fn(&Part<'_>) -> bool,
 ) -> usize {
-    let is_in = |word: &[u8]| memchr::memmem::find(body, word).is_some();
-    let none = !words.iter().any(|word| is_in(word)) && !is_in(b"\\u00");
+    let is_in = |word: &Finder<'_>| word.find(body).is_some();
+    let none = !words.iter().any(is_in) && !is_in(&ESCAPE);
     if none {
         return 0;
     }
@@ -356,7 +362,7 @@ pub async fn hold(
     let deadline = Instant::now() + WAIT_MAX;
     let large = ask.body_bytes >= OFF_THREAD_BYTES_MIN;
     if large || ask.bound_is_dear(price, path.free(Instant::now()))? {
-        ask.count().await;
+        Box::pin(ask.count()).await;
     }
     let mut least = ask.least(price)?;
     let mut want = ask.comfortable(price)?.max(least);
@@ -371,14 +377,15 @@ pub async fn hold(
                 meter: Meter::new(price.clone(), model.output_tokenizer(), ask.prompt),
             });
         }
-        match ledger.obtain(path, want, want, deadline).await {
+        // On the heap, as all that most requests do not wait for: they would be larger for it.
+        match Box::pin(ledger.obtain(path, want, want, deadline)).await {
             Ok(()) => {}
             Err(shortfall) if shortfall.unavailable => return Err(ApiError::Unaccountable),
             // Not all of it is there: be content with what is.
             Err(shortfall) => {
                 if shortfall.available < least && ask.is_bounded() {
                     // The prompt may be smaller than its bound by just what is lacking.
-                    ask.count().await;
+                    Box::pin(ask.count()).await;
                     least = ask.least(price)?;
                     want = ask.comfortable(price)?.max(least);
                 }
@@ -416,7 +423,7 @@ pub async fn set_aside(
         if let Ok(reserved) = Reserved::take(path, amount, Instant::now()) {
             return Ok(reserved);
         }
-        match ledger.obtain(path, amount, amount, deadline).await {
+        match Box::pin(ledger.obtain(path, amount, amount, deadline)).await {
             Ok(()) => {}
             Err(shortfall) if shortfall.unavailable => return Err(ApiError::Unaccountable),
             Err(shortfall) => return Err(refused(&shortfall, amount, Credits::ZERO)),

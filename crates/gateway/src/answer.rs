@@ -14,6 +14,7 @@ use tokens::OFF_THREAD_BYTES_MIN;
 use crate::{
     app::Shared,
     bill::{off_thread_if, piece, tier_of, with_bill},
+    body,
     catalogue::Provider,
     counting,
     credit::Search,
@@ -63,7 +64,7 @@ pub async fn read(response: Reply, settings: &Settings) -> Result<Bytes, Failure
             return Err(Failure::Garbage("longer than answer_bytes_max".into()));
         }
     }
-    Ok(first.unwrap_or_else(|| all.freeze()))
+    Ok(first.map_or_else(|| all.freeze(), body::compact))
 }
 
 /// Decodes it.
@@ -101,9 +102,9 @@ pub async fn settle(
         }
         Some(Err(fault)) => {
             watched.usage_fault(fault);
-            count(app, &mut charge, answer).await?;
+            Box::pin(count(app, &mut charge, answer)).await?;
         }
-        None => count(app, &mut charge, answer).await?,
+        None => Box::pin(count(app, &mut charge, answer)).await?,
     }
     cover(app, &mut charge).await?;
     let settled = counting::finish(app, charge, End::Completed, watched, || {

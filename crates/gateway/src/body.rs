@@ -23,6 +23,8 @@ const DISCARD_TIME_MAX: Duration = Duration::from_secs(3);
 
 /// A body up to this size needs no room: `requests_max` bounds how many there are.
 const SMALL_BYTES_MAX: usize = 64 * 1024;
+/// Up to so many bytes a copy costs less than the 8 KiB at least of a connection's buffer.
+const COMPACT_BYTES_MAX: usize = 4 * 1024;
 /// Room is given in pieces of so many bytes.
 const ROOM_PIECE: usize = 1024;
 
@@ -125,11 +127,12 @@ pub async fn refuse(mut body: Body, error: ApiError) -> ApiError {
             }
         }
     };
-    let _ = tokio::time::timeout(DISCARD_TIME_MAX, discard).await;
+    // On the heap: few requests are refused, and all would be larger for it.
+    let _ = tokio::time::timeout(DISCARD_TIME_MAX, Box::pin(discard)).await;
     error
 }
 
-/// Most bodies come in one piece and are not copied.
+/// Most bodies come in one piece, and are not copied where they are long.
 async fn collect(
     body: &mut Body,
     settings: &Settings,
@@ -164,7 +167,22 @@ async fn collect(
             all.extend_from_slice(&bytes);
         }
     }
-    Ok(if all.is_empty() { first } else { all.freeze() })
+    Ok(if all.is_empty() {
+        compact(first)
+    } else {
+        all.freeze()
+    })
+}
+
+/// A short piece of what a connection has read, as a copy. It would keep the connection's buffer for
+/// as long as it lasts, which is longer than itself, and the connection would need another.
+#[must_use]
+pub fn compact(piece: Bytes) -> Bytes {
+    if piece.len() <= COMPACT_BYTES_MAX {
+        Bytes::copy_from_slice(&piece)
+    } else {
+        piece
+    }
 }
 
 /// How long a body may have taken when so many bytes of it have come.

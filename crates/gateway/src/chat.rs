@@ -141,7 +141,8 @@ pub(crate) async fn serve(
         targets::serving(&asked.app, &asked.key, said.model(), speaks.endpoint).map(|_| ())
     };
     let run = move |asked, recording| run(speaks, asked, recording);
-    arrival::serve(app, speaks.name(), request, check, run).await
+    // On the heap at once: the layers above move a handler's future about, and this one is large.
+    Box::pin(arrival::serve(app, speaks.name(), request, check, run)).await
 }
 
 /// Admits a request and asks its targets in order, until one answers.
@@ -299,7 +300,7 @@ impl Attempt<'_> {
             Err(failure) => return Err(Missed::failed(self, failure, Some(charge))),
         };
         let mut response = if self.request.stream() {
-            self.stream(charge, upstream, recording).await?
+            Box::pin(self.stream(charge, upstream, recording)).await?
         } else {
             self.plain(charge, upstream, recording).await?
         };

@@ -106,7 +106,7 @@ impl Credentials {
                 request.headers_mut().insert(name, value.clone());
             }
             Self::ServiceAccount(account) => {
-                let value = account.authorization(client).await?;
+                let value = Box::pin(account.authorization(client)).await?;
                 request.headers_mut().insert(header::AUTHORIZATION, value);
             }
             Self::Signature(keys) => keys.sign(request, SystemTime::now())?,

@@ -94,7 +94,7 @@ impl Conversation {
             keep: !app.settings.responses_kept.is_zero() && request.stores(),
             ..Self::default()
         };
-        found.find_items(asked, request).await?;
+        Box::pin(found.find_items(asked, request)).await?;
         let Some(id) = request.previous() else {
             return Ok(found);
         };
@@ -104,7 +104,9 @@ impl Conversation {
                 "There is no such response: it is not this key's, was not kept, or has expired. Send the whole conversation as `input`.",
             )
         };
-        let kept = find(app, &asked.key, &id).await?.ok_or_else(unknown)?;
+        let kept = Box::pin(find(app, &asked.key, &id))
+            .await?
+            .ok_or_else(unknown)?;
         let Some(body) = &kept.body else {
             let provider = provider(app, &kept.model).ok_or_else(unknown)?;
             found.add("previous_response_id", provider, &kept, &[])?;

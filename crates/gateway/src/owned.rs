@@ -1,7 +1,8 @@
 //! Whose an object at a provider is: what a request names is its own key's, or nobody's.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::LazyLock};
 
+use memchr::memmem::Finder;
 use serde_json::Value;
 use store::{KeyRecord, OwnedObject, Owner, Store};
 
@@ -165,9 +166,10 @@ pub async fn guard(
     key: &KeyRecord,
     body: &[u8],
 ) -> Result<Vec<OwnedObject>, ApiError> {
-    let finds = |mark: &[u8]| memchr::memmem::find(body, mark).is_some();
-    // A letter may be written as an escape.
-    if !REFERENCES.iter().any(|name| finds(name.as_bytes())) && !finds(b"\\u00") {
+    /// What every name of [`REFERENCES`] has in it, and how a letter of one is written as an escape.
+    static MARKS: LazyLock<[Finder<'_>; 4]> =
+        LazyLock::new(|| ["file_id", "vector_store_ids", "container", "\\u00"].map(Finder::new));
+    if !MARKS.iter().any(|mark| mark.find(body).is_some()) {
         return Ok(Vec::new());
     }
     let mut names = Names::default();
@@ -175,7 +177,8 @@ pub async fn guard(
     if names.0.is_empty() {
         return Ok(Vec::new());
     }
-    let known = names.look_up(&app.store, key).await?;
+    // On the heap: few requests wait for it, and all would be larger for it.
+    let known = Box::pin(names.look_up(&app.store, key)).await?;
     known.allow_anywhere()?;
     Ok(known.objects)
 }

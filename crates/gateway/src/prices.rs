@@ -171,7 +171,7 @@ impl Prices {
             offer: Arc::clone(offer),
         };
         if let Some(marked) = marked {
-            record(store, model, &marked).await?;
+            Box::pin(record(store, model, &marked)).await?;
         }
         Ok(quoted)
     }

@@ -155,10 +155,14 @@ impl Keys {
         };
         // Those who ask at once for the same key wait for one look-up.
         let found = slot
-            .get_or_try_init(|| async {
-                tokio::time::timeout(LOOKUP_MAX, self.look_up(store, escrow, digest))
-                    .await
-                    .map_err(|_| StoreError::TimedOut)?
+            .get_or_try_init(|| {
+                // On the heap: most requests ask with a key that is known, and do not wait here.
+                let look_up = Box::pin(self.look_up(store, escrow, digest));
+                async {
+                    tokio::time::timeout(LOOKUP_MAX, look_up)
+                        .await
+                        .map_err(|_| StoreError::TimedOut)?
+                }
             })
             .await
             .map_err(|error| {

@@ -130,7 +130,7 @@ impl HttpClient {
     pub(super) async fn send(&self, request: Request<Bytes>) -> Result<Reply, Failure> {
         if self.proxies.intercept(request.uri()).is_some() {
             let request = reqwest::Request::try_from(request).map_err(|_| Failure::Connect)?;
-            let answer = self.other.execute(request).await;
+            let answer = Box::pin(self.other.execute(request)).await;
             let answer = answer.map_err(|error| from_reqwest(&error))?;
             return Ok(Response::from(answer).map(ReplyBody::Proxied));
         }
