@@ -23,7 +23,7 @@ const SLOW: usize = 300;
 const SLOW_LONG: usize = 1000;
 
 fn long_form() -> bool {
-    std::env::var_os("TOLLWAY_LONG_TESTS").is_some()
+    std::env::var_os("TOLLWAY_TEST_LONG").is_some_and(|value| value == "1")
 }
 
 /// The value below which this share of them lies, in hundredths.

@@ -1,9 +1,6 @@
 //! Commits whose answer is lost, and commits that take long: each has its effect once.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use http::Method;
 use serde_json::json;
@@ -30,9 +27,8 @@ async fn exactly_once(fault: AtCommit, every: u64) {
         Traffic::start(&[&gateway], &one, &log, 1),
         Traffic::start(&[&gateway], &two, &log, 1),
     ];
-    let deadline = Instant::now() + Duration::from_secs(240);
+    // However long that takes: what must not happen is that nobody is served any more.
     while rig.proxy.commits() < before + batches {
-        assert!(Instant::now() < deadline, "too slow");
         let served = log.served();
         eventually("served on", async || (log.served() > served).then_some(())).await;
     }
