@@ -380,7 +380,9 @@ impl Book {
         let charged = from_lease.checked_add(collected)?;
         let spent = budget.spent.checked_add(charged)?;
         let key = BudgetId::Key(due.account, due.key);
-        let key_leased = charged.min(self.lease_amount(key, due.lease));
+        // What is owed was never held: the rest of the key's lease is what other requests hold.
+        let held = charged.min(due.charged);
+        let key_leased = held.min(self.lease_amount(key, due.lease));
         let key_budget = self.budget(key)?;
         let key_available = key_budget
             .available

@@ -393,7 +393,8 @@ impl Audited {
             );
             *self.lease(false, by) -= from_lease;
             let key_lease = self.lease(true, by);
-            *key_lease -= charged.min(*key_lease);
+            // Only what was held: the rest backs the holds of other requests.
+            *key_lease -= charged.min(parts[0]).min(*key_lease);
             self.taken += charged;
             self.spent += charged;
             self.consume(charged);

@@ -339,6 +339,22 @@ fn d6_what_the_hold_does_not_cover() {
 }
 
 #[test]
+fn what_is_owed_leaves_the_rest_of_a_keys_lease_to_other_requests() {
+    check(
+        "credit a 100                                        -> ok
+         limit k 60                                          -> ok
+         lease a 1 need 50 asked 50 want 50 of 1             -> 50
+         lease k 1 need 50 asked 50 want 50 of 1             -> 50
+         settle 1 a k 1 10+7+0                               -> charged 17 lost 0
+         show a                                              -> 43+40 spent 17
+         show k                                              -> 3+40 spent 17
+         settle 2 a k 1 40+5+0                               -> charged 45 lost 0
+         show a                                              -> 38+0 spent 62
+         show k                                              -> -2+0 spent 62",
+    );
+}
+
+#[test]
 fn x1_once_and_only_once() {
     check(
         "credit a 100                                        -> ok
