@@ -95,11 +95,12 @@ where
     F: Future<Output = Result<Response, ApiError>> + Send + 'static,
 {
     let watched = watched(app.clone(), endpoint, &request)?;
-    let served = async {
+    // On the heap at once: the layers above move a handler's future about, and this one is large.
+    let result = Box::pin(async {
         let (arrival, body) = Arrival::enter(app, watched.clone(), request).await?;
         arrival.serve(body, check, run).await
-    };
-    let result = served.await;
+    })
+    .await;
     if let Err(error) = &result {
         watched.failed(error);
     }

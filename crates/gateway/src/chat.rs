@@ -141,8 +141,7 @@ pub(crate) async fn serve(
         targets::serving(&asked.app, &asked.key, said.model(), speaks.endpoint).map(|_| ())
     };
     let run = move |asked, recording| run(speaks, asked, recording);
-    // On the heap at once: the layers above move a handler's future about, and this one is large.
-    Box::pin(arrival::serve(app, speaks.name(), request, check, run)).await
+    arrival::serve(app, speaks.name(), request, check, run).await
 }
 
 /// Admits a request and asks its targets in order, until one answers.
@@ -460,7 +459,7 @@ impl Attempt<'_> {
                 self.watched.succeeded();
                 let body = answer::body(&decoded, self.pair, &settled, &names);
                 if let Some(keeping) = keeping {
-                    keeping.keep(body.clone()).await;
+                    Box::pin(keeping.keep(body.clone())).await;
                 }
                 if let Some(recording) = recording.take() {
                     recording.answered(&body);
