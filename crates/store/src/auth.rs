@@ -238,19 +238,27 @@ impl Keys {
             .acquire()
             .await
             .map_err(|_| StoreError::TimedOut)?;
-        let select = sql(
-            "SELECT k.id, k.account_id, k.name, k.limit_credits, k.models, \
-             k.expires_at, (k.revoked_at IS NOT NULL) AS revoked, a.disabled, a.metadata \
-             FROM keys k JOIN accounts a ON a.id = k.account_id WHERE k.digest = ?",
-        );
-        let mut reader = store.read().await?;
-        let row: Option<LookedUp> = reader.link().maybe(select.bytes(&digest.0)).await?;
+        let row = match read(store, digest).await {
+            // A connection that broke is no reason to refuse anybody: once more, on another.
+            Err(StoreError::Database(_)) => read(store, digest).await?,
+            read => read?,
+        };
         row.map(|row| row.record(escrow).map(Arc::new)).transpose()
     }
 
     fn lock(&self) -> MutexGuard<'_, Slots> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+async fn read(store: &Store, digest: Digest) -> Result<Option<LookedUp>, StoreError> {
+    let select = sql(
+        "SELECT k.id, k.account_id, k.name, k.limit_credits, k.models, \
+         k.expires_at, (k.revoked_at IS NOT NULL) AS revoked, a.disabled, a.metadata \
+         FROM keys k JOIN accounts a ON a.id = k.account_id WHERE k.digest = ?",
+    );
+    let mut reader = store.read().await?;
+    reader.link().maybe(select.bytes(&digest.0)).await
 }
 
 impl LookedUp {
