@@ -21,7 +21,6 @@ use crate::{
     error::ApiError,
     once::{self, Gone, Turn},
     recording::Recording,
-    upstream,
     watch::Watched,
 };
 
@@ -104,7 +103,6 @@ where
     if let Err(error) = &result {
         watched.failed(error);
     }
-    upstream::let_others_come_as_far().await;
     result
 }
 

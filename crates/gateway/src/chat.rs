@@ -29,7 +29,7 @@ use crate::{
     recording::Recording,
     stream::{Stream, origin, unix_seconds},
     targets::{self, Missed},
-    upstream::{Failure, Reply},
+    upstream::{Failure, Reply, let_others_come_as_far},
 };
 
 /// Switches features of Anthropic's on.
@@ -455,6 +455,9 @@ impl Attempt<'_> {
         let origin = names.origin.clone();
         match read.and_then(|bytes| answer::decode(bytes, pair, provider, origin)) {
             Ok(decoded) => {
+                // Not later: what is charged goes out at once, so that nobody pays for what a killed
+                // process had ready.
+                let_others_come_as_far().await;
                 let settled = answer::settle(&self.app, charge, &decoded, &self.watched).await?;
                 self.watched.succeeded();
                 let body = answer::body(&decoded, self.pair, &settled, &names);
