@@ -8,13 +8,13 @@ use std::{
 use billing::{BudgetId, Credits, Hold, Meter, Path, Price, Prompt, Reserved};
 use bytes::Bytes;
 use dialect::{ChatRequest, RequestLimits};
-use memchr::memmem::Finder;
 use store::{Ledger, Shortfall};
 use tokens::{OFF_THREAD_BYTES_MIN, Part, PromptRules, Tokenizer, Usage};
 
 use crate::{
     catalogue::Model,
     error::{ApiError, PaymentReason, PaymentRequired, Scope},
+    words::Words,
 };
 
 /// The tokenizer runs at admission when the prompt's byte bound costs more than this share
@@ -314,12 +314,9 @@ pub(crate) fn billable(part: Part<'_>) -> Option<Part<'_>> {
 }
 
 /// Words that are in every request with a file, a video or a sound.
-static FILES: LazyLock<Vec<Finder<'_>>> =
-    LazyLock::new(|| ["file", "video", "audio"].map(Finder::new).into());
+static FILES: LazyLock<Words> = LazyLock::new(|| Words::new(&["file", "video", "audio"]));
 /// The word that is in every request with an image.
-static IMAGES: LazyLock<Vec<Finder<'_>>> = LazyLock::new(|| vec![Finder::new("image")]);
-/// How a letter of such a word is written as an escape.
-static ESCAPE: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("\\u00"));
+static IMAGES: LazyLock<Words> = LazyLock::new(|| Words::new(&["image"]));
 
 /// How many parts of a kind a request has. Most have none, which a search of the text for the
 /// kind's words tells sooner than taking it apart (an escape hides nothing: writing a letter of
@@ -327,12 +324,10 @@ static ESCAPE: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("\\u00"));
 fn has(
     request: &ChatRequest<'_>,
     body: &[u8],
-    words: &[Finder<'_>],
+    words: &Words,
     is: impl Fn(&Part<'_>) -> bool,
 ) -> usize {
-    let is_in = |word: &Finder<'_>| word.find(body).is_some();
-    let none = !words.iter().any(is_in) && !is_in(&ESCAPE);
-    if none {
+    if !words.may_be_in(body) {
         return 0;
     }
     request.parts().iter().filter(|part| is(part)).count()

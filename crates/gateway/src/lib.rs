@@ -64,3 +64,4 @@ pub mod upstream;
 pub mod waiting;
 pub mod watch;
 pub mod welcome;
+pub mod words;

@@ -2,11 +2,10 @@
 
 use std::{collections::HashSet, sync::LazyLock};
 
-use memchr::memmem::Finder;
 use serde_json::Value;
 use store::{KeyRecord, OwnedObject, Owner, Store};
 
-use crate::{app::Shared, error::ApiError};
+use crate::{app::Shared, error::ApiError, words::Words};
 
 /// Names that one request may have at most.
 const NAMES_MAX: usize = 20_000;
@@ -166,10 +165,8 @@ pub async fn guard(
     key: &KeyRecord,
     body: &[u8],
 ) -> Result<Vec<OwnedObject>, ApiError> {
-    /// What every name of [`REFERENCES`] has in it, and how a letter of one is written as an escape.
-    static MARKS: LazyLock<[Finder<'_>; 4]> =
-        LazyLock::new(|| ["file_id", "vector_store_ids", "container", "\\u00"].map(Finder::new));
-    if !MARKS.iter().any(|mark| mark.find(body).is_some()) {
+    static NAMES: LazyLock<Words> = LazyLock::new(|| Words::new(&REFERENCES));
+    if !NAMES.may_be_in(body) {
         return Ok(Vec::new());
     }
     let mut names = Names::default();
