@@ -12,17 +12,18 @@ const MEMBER: &str = "service_tier";
 pub(crate) fn named(answer: &str, usage: Option<&str>) -> Option<String> {
     /// Tells of most answers, in a hundredth of the time that a walk takes, that they have none.
     static MARK: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(MEMBER));
+    let says = |text: &&str| MARK.find(text.as_bytes()).is_some();
     let word = |text: &str, steps: &[&str]| {
-        MARK.find(text.as_bytes())?;
         let steps: Vec<String> = steps.iter().map(|step| (*step).to_owned()).collect();
         let at = json::find(text, &steps)?;
         serde_json::from_str::<String>(text.get(at)?).ok()
     };
     // Within the usage object it is what that usage was priced by.
-    usage
-        .and_then(|usage| word(usage, &[MEMBER]))
-        .or_else(|| word(answer, &[MEMBER]))
-        .or_else(|| word(answer, &["response", MEMBER]))
+    let of_usage = usage.filter(says).and_then(|usage| word(usage, &[MEMBER]));
+    of_usage.or_else(|| {
+        let answer = Some(answer).filter(says)?;
+        word(answer, &[MEMBER]).or_else(|| word(answer, &["response", MEMBER]))
+    })
 }
 
 #[cfg(test)]
