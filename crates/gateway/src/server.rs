@@ -91,14 +91,14 @@ pub async fn serve(
         let watcher = graceful.watcher();
         let mut stopped = stopped.clone();
         tokio::spawn(async move {
-            let builder = tokio::select! {
-                builder = protocols.heard(&stream, bounds.header_timeout) => builder,
+            let heard = tokio::select! {
+                heard = protocols.heard(&stream, bounds.header_timeout) => heard,
                 // Who has said nothing until now is not waited for.
                 _ = stopped.changed() => None,
             };
             drop(stopped);
-            if let Some(builder) = builder {
-                let mut stream = TimeoutStream::new(Opening::new(stream, bounds.header_timeout));
+            if let Some((builder, limit)) = heard {
+                let mut stream = TimeoutStream::new(Opening::new(stream, limit));
                 stream.set_write_timeout(Some(bounds.write_timeout));
                 let connection = builder.serve_connection(TokioIo::new(Box::pin(stream)), service);
                 // A client that resets its connection is no news.
@@ -123,6 +123,8 @@ struct Protocols {
     either: Builder<TokioExecutor>,
 }
 
+type Heard<'a> = (&'a Builder<TokioExecutor>, Option<Duration>);
+
 impl Protocols {
     fn of(builder: Builder<TokioExecutor>) -> Self {
         Self {
@@ -132,18 +134,19 @@ impl Protocols {
         }
     }
 
-    /// Looks at what a client says first, and leaves it there. `None` where it says nothing within
+    /// Looks at what a client says first, and leaves it there: how it is served, and the time that it
+    /// still has to say which HTTP it speaks, where it has not. `None` where it says nothing within
     /// `limit`, or is gone.
-    async fn heard(&self, stream: &TcpStream, limit: Duration) -> Option<&Builder<TokioExecutor>> {
+    async fn heard(&self, stream: &TcpStream, limit: Duration) -> Option<Heard<'_>> {
         let mut first = [0; PREFACE.len()];
         let peeked = tokio::time::timeout(limit, stream.peek(&mut first)).await;
         let first = first.get(..peeked.ok()?.ok()?)?;
         match first {
             [] => None,
-            PREFACE => Some(&self.http2),
+            PREFACE => Some((&self.http2, None)),
             // Too little to tell.
-            some if PREFACE.starts_with(some) => Some(&self.either),
-            _ => Some(&self.http1),
+            some if PREFACE.starts_with(some) => Some((&self.either, Some(limit))),
+            _ => Some((&self.http1, None)),
         }
     }
 }
@@ -158,10 +161,10 @@ struct Opening {
 }
 
 impl Opening {
-    fn new(stream: TcpStream, limit: Duration) -> Self {
+    fn new(stream: TcpStream, limit: Option<Duration>) -> Self {
         Self {
             stream,
-            limit: Some(Box::pin(tokio::time::sleep(limit))),
+            limit: limit.map(|limit| Box::pin(tokio::time::sleep(limit))),
             read: 0,
         }
     }
