@@ -120,19 +120,16 @@ impl fmt::Display for Credits {
         let sign = if self.0 < 0 { "-" } else { "" };
         let nanos = self.0.unsigned_abs();
         let whole = nanos / NANOS_PER_CREDIT.unsigned_abs();
-        let fraction = nanos % NANOS_PER_CREDIT.unsigned_abs();
+        let mut fraction = nanos % NANOS_PER_CREDIT.unsigned_abs();
         if fraction == 0 {
             return write!(f, "{sign}{whole}");
         }
-        let mut digits = [b'0'; FRACTION_DIGITS];
-        let mut rest = fraction;
-        for digit in digits.iter_mut().rev() {
-            // Less than ten.
-            *digit = b'0' + (rest % 10) as u8;
-            rest /= 10;
+        let mut width = FRACTION_DIGITS;
+        while fraction.is_multiple_of(10) {
+            fraction /= 10;
+            width -= 1;
         }
-        let digits = std::str::from_utf8(&digits).map_err(|_| fmt::Error)?;
-        write!(f, "{sign}{whole}.{}", digits.trim_end_matches('0'))
+        write!(f, "{sign}{whole}.{fraction:0width$}")
     }
 }
 

@@ -186,12 +186,11 @@ fn time_of_day(constraint: &Value) -> Option<When> {
         }
     };
     let (from, to) = (time("start_time")?, time("end_time")?);
-    Some(When {
-        hours: (from != to).then_some((from, to)),
+    (from != to).then(|| When {
+        hours: Some((from, to)),
         days: Vec::new(),
         zone: None,
     })
-    .filter(|when| when.hours.is_some())
 }
 
 fn date(value: &Value) -> Option<String> {

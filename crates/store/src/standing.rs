@@ -69,6 +69,16 @@ struct HoldRow {
 }
 
 impl StandingHold {
+    /// The hold for an object, without anything.
+    #[must_use]
+    pub fn ended(object: &OwnedObject) -> Self {
+        Self {
+            owner: object.owner,
+            amount: Credits::ZERO,
+            id: object.row(),
+        }
+    }
+
     /// The name that its leases are under.
     #[must_use]
     pub const fn holder(&self) -> ReplicaId {
@@ -253,18 +263,6 @@ impl Store {
             });
         }
         Ok(all)
-    }
-}
-
-impl StandingHold {
-    /// The hold for an object, without anything.
-    #[must_use]
-    pub fn ended(object: &OwnedObject) -> Self {
-        Self {
-            owner: object.owner,
-            amount: Credits::ZERO,
-            id: object.row(),
-        }
     }
 }
 
