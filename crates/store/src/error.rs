@@ -41,6 +41,16 @@ pub enum StoreError {
     /// The database is not set up: it was opened for reading and has no tables.
     #[error("there is no ledger of this version in this database; a gateway that starts makes it")]
     Empty,
+    /// The tables are those of another version of this program.
+    #[error(
+        "the tables of this database are of version {found}, and this program's are of version {wanted}: use the program that its gateways run, or start a gateway of this one where it is newer"
+    )]
+    OtherVersion {
+        /// The number of the last migration that ran.
+        found: i64,
+        /// The number of this program's last one.
+        wanted: i64,
+    },
     /// No such account.
     #[error("no account {0}")]
     UnknownAccount(AccountId),
@@ -118,6 +128,7 @@ impl StoreError {
             | Self::File(_)
             | Self::Migrate(_)
             | Self::Empty
+            | Self::OtherVersion { .. }
             | Self::UnknownAccount(_)
             | Self::UnknownKey(_)
             | Self::Invalid { .. }
@@ -166,6 +177,7 @@ impl StoreError {
             | Self::File(_)
             | Self::Migrate(_)
             | Self::Empty
+            | Self::OtherVersion { .. }
             | Self::UnknownAccount(_)
             | Self::UnknownKey(_)
             | Self::Invalid { .. }

@@ -22,7 +22,7 @@ use crate::{
     no_delay,
 };
 
-static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations/postgres");
+pub(crate) static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations/postgres");
 
 /// Wakes the other replicas' watchers; they look by themselves too, so a lost one is harmless.
 pub(crate) const CHANNEL: &str = "tollway_changes";

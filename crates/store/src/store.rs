@@ -14,10 +14,10 @@ use crate::{
     OpenOptions, StoreError, StoreUrl,
     link::{BEGIN_SQLITE, Reader, Tx},
     options::Target,
-    postgres::PostgresBackend,
+    postgres::{self, PostgresBackend},
     secret::Pepper,
     sql::{Rows, sql},
-    sqlite::SqliteBackend,
+    sqlite::{self, SqliteBackend},
 };
 
 /// A database. Cheap to clone.
@@ -91,7 +91,7 @@ impl Store {
     /// Opens an existing database for reading only, beside a running gateway: for the audit.
     ///
     /// # Errors
-    /// [`StoreError::Empty`], [`StoreError::Database`].
+    /// [`StoreError::Empty`], [`StoreError::OtherVersion`], [`StoreError::Database`].
     pub async fn open_read_only(url: &StoreUrl, options: OpenOptions) -> Result<Self, StoreError> {
         let backend = match &url.0 {
             Target::Sqlite(path) => {
@@ -108,7 +108,7 @@ impl Store {
     /// months and to resolve settlements. It must have the tables of this program's version.
     ///
     /// # Errors
-    /// [`StoreError::Empty`], [`StoreError::Database`].
+    /// [`StoreError::Empty`], [`StoreError::OtherVersion`], [`StoreError::Database`].
     pub async fn open_beside(url: &StoreUrl, options: OpenOptions) -> Result<Self, StoreError> {
         let backend = match &url.0 {
             Target::Sqlite(path) => {
@@ -124,17 +124,22 @@ impl Store {
     async fn existing(backend: Backend) -> Result<Self, StoreError> {
         let looked = async {
             let mut reader = backend.reader().await?;
-            // What came last: an older program's database is not ours to touch.
-            let look = sql("SELECT (SELECT COUNT(account_id) FROM leases WHERE 1 = 0) \
-                 FROM instance WHERE id = 1");
+            let look = sql(
+                "SELECT (SELECT MAX(version) FROM _sqlx_migrations) FROM instance WHERE id = 1",
+            );
             reader.link().maybe::<(i64,)>(look).await
         };
-        match looked.await {
-            Ok(Some(_)) => {}
+        let found = match looked.await {
+            Ok(Some((found,))) => found,
             Ok(None) | Err(StoreError::Database(sqlx::Error::Database(_))) => {
                 return Err(StoreError::Empty);
             }
             Err(error) => return Err(error),
+        };
+        let wanted = backend.version();
+        // Another program's tables are not ours to touch.
+        if found != wanted {
+            return Err(StoreError::OtherVersion { found, wanted });
         }
         Ok(Self::over(backend, None))
     }
@@ -256,6 +261,18 @@ impl Store {
 }
 
 impl Backend {
+    /// The number of the last migration of this program.
+    fn version(&self) -> i64 {
+        let migrations = match self {
+            Self::Sqlite(_) => &sqlite::MIGRATIONS,
+            Self::Postgres(_) => &postgres::MIGRATIONS,
+            #[cfg(feature = "simulation")]
+            Self::Simulated(_) => &sqlite::MIGRATIONS,
+        };
+        let numbers = migrations.iter().map(|migration| migration.version);
+        numbers.max().unwrap_or_default()
+    }
+
     pub(crate) async fn reader(&self) -> Result<Reader, StoreError> {
         Ok(match self {
             Self::Sqlite(backend) => Reader::Sqlite(backend.readers.acquire().await?),

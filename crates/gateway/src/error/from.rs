@@ -99,6 +99,7 @@ impl From<StoreError> for ApiError {
             | StoreError::File(_)
             | StoreError::Migrate(_)
             | StoreError::Empty
+            | StoreError::OtherVersion { .. }
             | StoreError::Rule(_)
             | StoreError::Corrupt(_)
             | StoreError::Database(_)

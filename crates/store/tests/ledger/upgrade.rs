@@ -4,7 +4,7 @@ use std::path::Path;
 
 use billing::PriceId;
 use sqlx::{Connection as _, PgConnection, SqliteConnection, migrate::Migrator};
-use store::{OpenOptions, Page, ResolvedAs, Store, StoreUrl};
+use store::{OpenOptions, Page, ResolvedAs, Store, StoreError, StoreUrl};
 use uuid::Uuid;
 
 use crate::world::{World, eventually, quick};
@@ -149,6 +149,58 @@ async fn leases_of_version_7_on_postgres() {
         .unwrap()
         .unwrap();
     leases_without_an_account_get_theirs(database.url().to_owned(), None).await;
+}
+
+/// What works beside a running gateway leaves a database alone whose tables another program made.
+async fn tables_of_another_version_are_not_touched(url: &str) {
+    let target = StoreUrl::parse(url).unwrap();
+    let beside = async || {
+        let reading = Store::open_read_only(&target, OpenOptions::default()).await;
+        let writing = Store::open_beside(&target, OpenOptions::default()).await;
+        [reading, writing].map(Result::err)
+    };
+    as_left_by(9, url).await;
+    let pepper = if url.starts_with("postgres") {
+        "decode(repeat('00', 32), 'hex')"
+    } else {
+        "zeroblob(32)"
+    };
+    let instance = format!("INSERT INTO instance (id, pepper, created_at) VALUES (1, {pepper}, 1)");
+    run(url, instance).await;
+    for refused in beside().await {
+        let older =
+            matches!(refused, Some(StoreError::OtherVersion { found: 9, wanted }) if wanted > 9);
+        assert!(older, "{refused:?}");
+    }
+    upgrade(url).await.unwrap();
+    for opened in beside().await {
+        assert!(opened.is_none(), "{opened:?}");
+    }
+    run(
+        url,
+        "UPDATE _sqlx_migrations SET version = 9999 WHERE version = 9".into(),
+    )
+    .await;
+    for refused in beside().await {
+        let newer = matches!(refused, Some(StoreError::OtherVersion { found: 9999, .. }));
+        assert!(newer, "{refused:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_of_another_version_on_sqlite() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}/tollway.db", folder.path().display());
+    tables_of_another_version_are_not_touched(&url).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_of_another_version_on_postgres() {
+    let database = tokio::task::spawn_blocking(throwaway_postgres::shared)
+        .await
+        .unwrap()
+        .unwrap();
+    tables_of_another_version_are_not_touched(database.url()).await;
 }
 
 /// A gateway of version 7 could not write what it has in memory any more.
