@@ -33,10 +33,12 @@ pub(super) fn check(case: &mut Case<'_>, records: &[Record]) {
     }
     case.totals.lost = lost.values().sum();
     case.totals.lost_max = lost.values().copied().max().unwrap_or(0);
-    for charge in &case.books.charges {
-        if !explained.contains(charge.id.as_str()) {
-            without_record(case, charge, &mut nameless);
-        }
+    let mut without: Vec<&ChargeRow> = case.books.charges.iter().collect();
+    without.retain(|charge| !explained.contains(charge.id.as_str()));
+    // The largest first: a request that it can be of explains every smaller one as well.
+    without.sort_by_key(|charge| std::cmp::Reverse(charge.tokens.completion_total()));
+    for charge in without {
+        without_record(case, charge, &mut nameless);
     }
 }
 
@@ -340,7 +342,9 @@ fn without_record(
             let few = match answer.outcome {
                 // Booked as a whole, and killed before it was sent.
                 Outcome::HungUp | Outcome::Lost => {
-                    completion <= i128::from(answer.output_tokens_max)
+                    // A provider may have reported more than it sent.
+                    let reported = answer.reported.map_or(0, |said| said.completion);
+                    completion <= i128::from(answer.output_tokens_max.max(reported))
                 }
                 Outcome::Finished
                 | Outcome::Failed
@@ -364,5 +368,63 @@ fn without_record(
             let what = format!("{} for a request that nobody made", charge.cost);
             case.find("unexplained", &charge.id, what);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{Books, Options, judge};
+
+    fn charge(id: &str, completion: u64) -> ChargeRow {
+        serde_json::from_value(json!({
+            "id": id, "account_id": "a", "key_id": "k", "model": "m", "price_id": "p", "ended": "finished",
+            "source": "reported", "cost": 1, "charged": 1, "house_loss": 0, "late": false, "settled_at": 0,
+            "prompt": 0, "cached_prompt": 0, "cache_write_5m": 0, "cache_write_1h": 0, "audio_prompt": 0,
+            "image_prompt": 0, "completion": completion, "reasoning": 0, "audio_completion": 0}))
+        .unwrap()
+    }
+
+    /// A request that was lost before it had a name, of which a provider may have sent so much and
+    /// reported more.
+    fn lost(sent: u64, reported: Option<u64>) -> Record {
+        let reported = reported.map(|completion| json!({"prompt": 5, "completion": completion}));
+        let answer = json!({
+            "record": "answer", "account_id": "a", "key_id": "k", "replica": "r", "model": "m", "status": 0,
+            "code": "", "outcome": "lost", "prompt_tokens": 5, "output_tokens": 0,
+            "output_tokens_max": sent, "output_tokens_certain": 0, "reported": reported,
+            "acknowledged": false, "at_risk": true});
+        serde_json::from_value(answer).unwrap()
+    }
+
+    fn unexplained(charges: &[u64], answers: &[Record]) -> usize {
+        let charges = charges.iter().enumerate();
+        let books = Books {
+            charges: charges
+                .map(|(n, most)| charge(&n.to_string(), *most))
+                .collect(),
+            ..Books::default()
+        };
+        let report = judge(&books, answers, Options::default());
+        let found = report.findings.iter();
+        found.filter(|one| one.rule == "unexplained").count()
+    }
+
+    #[test]
+    fn each_charge_without_a_name_is_of_a_request_without_one() {
+        let answers = [lost(100, None), lost(5, None)];
+        assert_eq!(unexplained(&[3, 90], &answers), 0);
+        assert_eq!(unexplained(&[90, 3], &answers), 0);
+        assert_eq!(unexplained(&[90, 6], &answers), 1);
+        assert_eq!(unexplained(&[3, 3, 3], &answers), 1);
+    }
+
+    #[test]
+    fn what_a_provider_reported_may_be_charged() {
+        assert_eq!(unexplained(&[1086], &[lost(86, Some(1086))]), 0);
+        assert_eq!(unexplained(&[1087], &[lost(86, Some(1086))]), 1);
+        assert_eq!(unexplained(&[1086], &[lost(86, None)]), 1);
     }
 }
