@@ -43,7 +43,7 @@ impl Place {
                 // What every operator sets, a fraction of the memory and fewer checkpoints;
                 // everything that makes a commit durable is as it comes.
                 Options::default()
-                    .setting("shared_buffers", "1GB")
+                    .setting("shared_buffers", "4GB")
                     .setting("max_wal_size", "8GB")
                     .setting("min_wal_size", "2GB"),
             )?),
