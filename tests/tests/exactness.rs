@@ -173,6 +173,8 @@ async fn c5_a_new_customers_first_requests_race_for_the_key_s_limit() {
         let customer = gateway.customer_with(call).await;
         let answers = crowd(&[&gateway], &customer).await;
         exactly_the_paid_ones_succeeded(&answers);
+        // Answers do not wait for their settlement to be written.
+        let _ = gateway.settled_balance(&customer).await;
         let key = gateway
             .get(&customer.secret, "/v1/key")
             .await
