@@ -1,6 +1,6 @@
 //! `/v1/batches`: requests in a file that a provider works off, checked before, and paid for before their results are handed out.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use axum::{
     extract::{FromRequestParts as _, Request, State},
@@ -31,6 +31,7 @@ use crate::{
     recording::Recording,
     results,
     upstream::Failure,
+    words::Words,
 };
 
 /// The name in the books and in metrics.
@@ -292,9 +293,9 @@ fn worst(
 ) -> Result<Credits, ApiError> {
     let window = u64::from(model.context_window);
     let letters = model.tokenizer.upper_bound(body.len());
-    // An image by its address may be as much as the model can read.
-    let elsewhere = memchr::memmem::find(body, b"image").is_some()
-        || memchr::memmem::find(body, b"file").is_some();
+    /// An image by its address, or a file by its name, may be as much as the model can read.
+    static ELSEWHERE: LazyLock<Words> = LazyLock::new(|| Words::new(&["image", "file"]));
+    let elsewhere = ELSEWHERE.may_be_in(body);
     let many = matches!(endpoint, Endpoint::Embeddings | Endpoint::Moderations);
     let prompt = match (many, elsewhere) {
         // Each of many inputs may fill the window.

@@ -1,6 +1,9 @@
 //! A request that is passed through, at the one provider that it means: held for, sent, answered and charged.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Instant,
+};
 
 use axum::response::Response;
 use billing::{Charge, Prompt};
@@ -27,12 +30,14 @@ use crate::{
     recording::Recording,
     targets::{Attempt, Missed},
     upstream::{Failure, Passed, Reply},
+    words::Words,
 };
 
 /// Tokens that a model may put around what it reads.
 const FRAME_TOKENS: u64 = 16;
-/// What gives a model more to read than its letters say.
-const POINTS_ELSEWHERE: [&[u8]; 3] = [b"://", b"data:", b"file"];
+/// What gives a model more to read than its letters say; JSON may escape a slash.
+static POINTS_ELSEWHERE: LazyLock<Words> =
+    LazyLock::new(|| Words::new(&["://", r":\/", r":/\", "data:", "file"]));
 
 /// A request whose provider is known.
 pub(super) struct Job<'a> {
@@ -133,9 +138,8 @@ impl Job<'_> {
             RulePrice::Usage => {
                 let request = Forwarded::parse_unknown(body, &RequestLimits::default())?;
                 let window = u64::from(model.context_window);
-                let points = |mark: &&[u8]| memchr::memmem::find(body, mark).is_some();
                 let letters = request.tokens(|text| model.tokenizer.upper_bound(text.len()));
-                let elsewhere = POINTS_ELSEWHERE.iter().any(points);
+                let elsewhere = POINTS_ELSEWHERE.may_be_in(body);
                 let prompt = if elsewhere {
                     window
                 } else {
