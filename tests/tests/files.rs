@@ -3,6 +3,7 @@
 use billing::Credits;
 use http::Method;
 use serde_json::{Value, json};
+use sqlx::{Connection as _, SqliteConnection};
 use tests::{Books, Customer, Gateway, Plain, chat, credits, eventually, form};
 
 const FILES: &str = "/v1/files";
@@ -347,6 +348,63 @@ async fn a_hold_ends_with_what_it_is_for() {
     let _ = call(&gateway, &customer, Method::POST, &format!("{path}/cancel"))
         .await
         .expect(200);
+    assert_eq!(gateway.settled_balance(&customer).await, credits("1"));
+    gateway.finish().await;
+}
+
+/// Changes the books of a gateway on SQLite behind its back.
+async fn behind_its_back(gateway: &Gateway, change: &'static str) {
+    let mut books = SqliteConnection::connect(gateway.place().url())
+        .await
+        .unwrap();
+    sqlx::raw_sql(change).execute(&mut books).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_of_what_nobody_hears_of_again_ends() {
+    const HOUR: &str = "UPDATE standing_holds SET created_at = created_at - 3600000000";
+    const MONTH: &str = "UPDATE standing_holds SET created_at = created_at - 31 * 24 * 3600000000";
+    const TWO_DAYS: &str = "UPDATE standing_holds SET created_at = created_at - 48 * 3600000000";
+    let every = std::time::Duration::from_millis(100);
+    let gateway =
+        Gateway::start_with(Books::Sqlite, |settings| settings.batch_look_every = every).await;
+    let customer = gateway.customer("1").await;
+    let batch_of = async |user: &str| {
+        let lines = line("a", &json!({"user": user}));
+        let input = file(&gateway, &customer, lines.as_bytes()).await;
+        let _ = begin(&gateway, &customer, &input).await.expect(200);
+    };
+    let looked_twice = async || {
+        let looked_at = async || -> i64 {
+            let mut books = SqliteConnection::connect(gateway.place().url())
+                .await
+                .unwrap();
+            let look = sqlx::query_scalar("SELECT looked_at FROM standing_holds");
+            look.fetch_one(&mut books).await.unwrap()
+        };
+        for _ in 0..2 {
+            let before = looked_at().await;
+            eventually("it was looked at", async || {
+                (looked_at().await > before).then_some(())
+            })
+            .await;
+        }
+        assert!(gateway.balance(&customer).await.held > Credits::ZERO);
+    };
+    // Its provider knows it no more.
+    batch_of("lost").await;
+    assert_eq!(gateway.settled_balance(&customer).await, credits("1"));
+    // Never over: its results would be gone after 32 days.
+    batch_of("slow").await;
+    behind_its_back(&gateway, MONTH).await;
+    looked_twice().await;
+    behind_its_back(&gateway, TWO_DAYS).await;
+    assert_eq!(gateway.settled_balance(&customer).await, credits("1"));
+    // Begun by a process that ended before it wrote down which batch it was.
+    batch_of("slow").await;
+    behind_its_back(&gateway, "DELETE FROM owned_objects WHERE kind = 'batch'").await;
+    looked_twice().await;
+    behind_its_back(&gateway, HOUR).await;
     assert_eq!(gateway.settled_balance(&customer).await, credits("1"));
     gateway.finish().await;
 }

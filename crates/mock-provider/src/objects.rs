@@ -1,7 +1,7 @@
 //! Files and batches, kept in memory: a batch is worked off when it is looked at for the first time.
 //!
 //! A request's `user` says what becomes of it: `fail`, `gone` (without a word), `much` (it takes
-//! more than it allowed), `slow` (its batch is never over).
+//! more than it allowed), `slow` (its batch is never over), `lost` (its batch is not known any more).
 
 use std::collections::BTreeMap;
 
@@ -114,9 +114,16 @@ impl Objects {
         }
         let input = batch["input_file_id"].as_str().unwrap_or_default();
         let lines = self.files.get(input).map(|(_, bytes)| bytes.clone());
-        let slow = |lines: &Bytes| memmem::find(lines, br#""user":"slow""#).is_some();
-        if lines.as_ref().is_some_and(slow) {
+        let of = |user: &str| {
+            let mark = format!("\"user\":\"{user}\"");
+            let lines = lines.as_ref();
+            lines.is_some_and(|lines| memmem::find(lines, mark.as_bytes()).is_some())
+        };
+        if of("slow") {
             return Some(batch);
+        }
+        if of("lost") {
+            return None;
         }
         let (mut output, mut errors) = (String::new(), String::new());
         for line in lines.unwrap_or_default().split(|byte| *byte == b'\n') {
