@@ -1,9 +1,10 @@
 //! Google from end to end, where it differs from others: every kind of token, thinking, signatures, safety, Vertex AI.
 
 use billing::Credits;
+use http::Method;
 use mock_provider::Script;
 use serde_json::{Value, json};
-use tests::{Books, CANARY_PROVIDER_KEY, Gateway, chat, credits, streamed, tokens_cost};
+use tests::{Books, CANARY_PROVIDER_KEY, Gateway, Plain, chat, credits, streamed, tokens_cost};
 
 /// Far more credit than any of these needs.
 const PLENTY: &str = "10";
@@ -317,6 +318,38 @@ async fn claude_on_vertex_is_the_same_in_other_places() {
         last_request(&gateway).path,
         format!("{claude}:streamRawPredict")
     );
+    // A client that speaks Messages itself: what it marks to be kept travels.
+    let said = json!([{"role": "user", "content": [
+        {"type": "text", "text": "one two", "cache_control": {"type": "ephemeral"}}]}]);
+    for stream in [false, true] {
+        let asked =
+            json!({"model": "claude-vertex", "max_tokens": 5, "messages": said, "stream": stream});
+        let sent = gateway
+            .call(Method::POST, "/v1/messages", &customer.secret)
+            .header(
+                "anthropic-beta",
+                "interleaved-thinking-2025-05-14,effort-2025-11-24",
+            )
+            .body(asked.to_string());
+        let answer = Plain::read(sent.send().await.unwrap()).await.expect(200);
+        let seen = last_request(&gateway);
+        assert_eq!(
+            seen.json(),
+            json!({"anthropic_version": "vertex-2023-10-16", "max_tokens": 5, "messages": said, "stream": stream})
+        );
+        assert_eq!(
+            seen.header("anthropic-beta"),
+            Some("interleaved-thinking-2025-05-14")
+        );
+        let path = if stream {
+            "streamRawPredict"
+        } else {
+            "rawPredict"
+        };
+        assert_eq!(seen.path, format!("{claude}:{path}"));
+        let text = String::from_utf8(answer.body.to_vec()).unwrap();
+        assert!(text.contains("Hi") && text.contains(r#""cost":"#), "{text}");
+    }
     gateway.finish().await;
 }
 

@@ -18,6 +18,7 @@ mod stream;
 pub(crate) mod thinking;
 mod tools;
 
+pub(crate) use encode::Host;
 pub(crate) use error::cause;
 pub use forward::ForwardDecoder;
 pub use stream::AnthropicDecoder;

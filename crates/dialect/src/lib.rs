@@ -22,6 +22,7 @@ mod gemini;
 mod inputs;
 mod json;
 mod messages;
+mod object;
 mod ollama;
 mod openai;
 mod origin;

@@ -57,7 +57,7 @@ impl Pair {
     pub fn new(client: ClientDialect, provider: Dialect, quirks: &Quirks) -> Self {
         let native = match client {
             ClientDialect::Chat => false,
-            ClientDialect::Messages => provider == Dialect::Anthropic,
+            ClientDialect::Messages => anthropic::Host::of(provider).is_some(),
             ClientDialect::Responses => match quirks.responses {
                 ResponsesApi::Translated => false,
                 ResponsesApi::Stateless | ResponsesApi::Stored => provider == Dialect::OpenAi,
@@ -199,22 +199,23 @@ impl<'a> ClientRequest<'a> {
         }
     }
 
-    /// The request for a provider that speaks the client's own dialect; `None` for a chat, which
-    /// [`Dialect::encode`] writes.
+    /// The request for a `provider` that speaks the client's own dialect; `None` for one that does
+    /// not, for which [`Dialect::encode`] writes it as a chat.
     ///
     /// # Errors
     /// What the provider cannot do, or what has a price of its own.
     pub fn encode_native(
         &self,
+        provider: Dialect,
         edit: &Edit<'_>,
         quirks: &Quirks,
         native: &NativeEdit<'_>,
     ) -> Result<Option<WireRequest>, RequestError> {
         match self {
             Self::Chat(_) => Ok(None),
-            Self::Messages(request) => {
-                anthropic::native::encode(request, edit, quirks, native.betas).map(Some)
-            }
+            Self::Messages(request) => anthropic::Host::of(provider)
+                .map(|host| anthropic::native::encode(request, edit, quirks, native.betas, host))
+                .transpose(),
             Self::Responses(request) => {
                 responses::native::encode(request, edit, quirks, native).map(Some)
             }

@@ -9,8 +9,8 @@ use axum::{
 use billing::{Charge, Price, PriceId};
 use bytes::Bytes;
 use dialect::{
-    ChatRequest, ClientDialect, ClientRequest, Composing, Edit, Endpoint, Keep, NativeEdit, Pair,
-    RequestError, RequestLimits, StreamNames, Thinking, WireRequest,
+    ChatRequest, ClientDialect, ClientRequest, Composing, Dialect, Edit, Endpoint, Keep,
+    NativeEdit, Pair, RequestError, RequestLimits, StreamNames, Thinking, WireRequest,
 };
 use http::HeaderValue;
 use store::{KeyRecord, OwnedObject};
@@ -251,6 +251,7 @@ pub(crate) fn compose(
         quirks,
         reasons: model.hidden_output || features.thinking != Thinking::Never,
         native: pair.is_native(),
+        cache_marks: keeps_marked(model),
     };
     let Some(composed) = said.compose(&target)? else {
         return Err(ApiError::Internal);
@@ -259,6 +260,13 @@ pub(crate) fn compose(
         Some(beyond) if !pair.is_native() && !quirks.drop_unsupported => Err(beyond.into()),
         Some(_) | None => Ok(composed.body),
     }
+}
+
+/// Whether a provider that the request is translated for keeps prompts where it is told to, and
+/// nobody is charged for it by a price that is not known.
+fn keeps_marked(model: &Model) -> bool {
+    let written = |(price, _): &(Arc<Price>, PriceId)| price.rates(0).cache_write_5m.is_some();
+    model.provider.dialect == Dialect::Bedrock && model.price.as_ref().is_some_and(written)
 }
 
 impl Deref for Attempt<'_> {
@@ -366,7 +374,10 @@ impl Attempt<'_> {
                 files: &files,
                 items: &self.conversation.items(),
             };
-            if let Some(wire) = self.said.encode_native(&edit, quirks, &native)? {
+            if let Some(wire) = self
+                .said
+                .encode_native(provider.dialect, &edit, quirks, &native)?
+            {
                 return Ok(wire);
             }
         }

@@ -106,20 +106,6 @@ pub(crate) fn other_clients(data: &[u8]) {
     let Ok(request) = ClientRequest::parse(client, rest, &limits) else {
         return;
     };
-    for provider in [Dialect::OpenAi, Dialect::Anthropic] {
-        let pair = Pair::new(client, provider, &quirks);
-        let target = Composing {
-            quirks: &quirks,
-            reasons: features.thinking != Thinking::Never,
-            native: pair.is_native(),
-        };
-        if let Ok(Some(composed)) = request.compose(&target) {
-            assert_json("a chat request", &composed.body);
-            if let Ok(chat) = ChatRequest::parse(&composed.body, &limits) {
-                written(&chat, composed.body.len(), &features, &quirks);
-            }
-        }
-    }
     let native = NativeEdit {
         betas: &["context-management-2025-06-27,files-api-2025-04-14"],
         keep: false,
@@ -127,8 +113,28 @@ pub(crate) fn other_clients(data: &[u8]) {
         files: &[],
         items: &["msg_1"],
     };
-    if let Ok(Some(wire)) = request.encode_native(&edit(&features), &quirks, &native) {
-        check_wire(&wire);
+    for provider in [
+        Dialect::OpenAi,
+        Dialect::Anthropic,
+        Dialect::AnthropicVertex,
+    ] {
+        let pair = Pair::new(client, provider, &quirks);
+        let target = Composing {
+            quirks: &quirks,
+            reasons: features.thinking != Thinking::Never,
+            native: pair.is_native(),
+            cache_marks: provider == Dialect::OpenAi,
+        };
+        if let Ok(Some(composed)) = request.compose(&target) {
+            assert_json("a chat request", &composed.body);
+            if let Ok(chat) = ChatRequest::parse(&composed.body, &limits) {
+                written(&chat, composed.body.len(), &features, &quirks);
+            }
+        }
+        if let Ok(Some(wire)) = request.encode_native(provider, &edit(&features), &quirks, &native)
+        {
+            check_wire(&wire);
+        }
     }
     let _ = (
         request.repeated(Keep::Gateway),

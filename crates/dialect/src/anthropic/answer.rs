@@ -14,6 +14,7 @@ use crate::compose::{self, Piece};
 use crate::counts::Json;
 use crate::error::DecodeError;
 use crate::json;
+use crate::object;
 use crate::openai::{Answer, TextKind};
 
 #[derive(Deserialize)]
@@ -39,14 +40,8 @@ struct RawAnswer<'a> {
 /// # Errors
 /// Not JSON, no `content`, or an error inside ([`DecodeError::Upstream`]).
 pub(crate) fn decode(body: &Bytes, created: u64) -> Result<Answer, DecodeError> {
-    let text = std::str::from_utf8(body).map_err(|_| DecodeError::Utf8)?;
-    if u32::try_from(text.len()).is_err() {
-        return Err(DecodeError::TooLarge);
-    }
-    if !text.trim_ascii_start().starts_with('{') {
-        return Err(DecodeError::shape("not an object"));
-    }
-    let raw: RawAnswer<'_> = serde_json::from_str(text)?;
+    let text = object::text(body)?;
+    let raw: RawAnswer<'_> = object::read(text)?;
     if let Some(error) = raw.error {
         return Err(DecodeError::Upstream(Box::new(super::error::error(
             error.get(),

@@ -4,6 +4,7 @@ use super::messages::Messages;
 use super::parameters::{MEMBERS, metadata, output_config, output_limit, sampling, stop_sequences};
 use super::thinking::{Plan, Wish};
 use super::tools;
+use crate::Dialect;
 use crate::error::RequestError;
 use crate::json;
 use crate::openai::{Edit, WireRequest};
@@ -13,7 +14,7 @@ use crate::source::Body;
 pub(super) use crate::source::Source;
 
 /// Where requests go, unless the provider's file says otherwise.
-pub(super) const PATH: &str = "/messages";
+const PATH: &str = "/messages";
 /// The header that pins the version of the API, and the version that this dialect was written for.
 pub(super) const VERSION: (&str, &str) = ("anthropic-version", "2023-06-01");
 
@@ -31,15 +32,37 @@ pub(crate) enum Host {
 const VERTEX_PATH: &str = "/models/{model}:rawPredict";
 const VERTEX_STREAM_PATH: &str = "/models/{model}:streamRawPredict";
 /// The version of the API there, as a member of the body.
-const VERTEX_VERSION: (&str, &str) = ("anthropic_version", r#""vertex-2023-10-16""#);
+pub(super) const VERTEX_VERSION: (&str, &str) = ("anthropic_version", r#""vertex-2023-10-16""#);
 
 impl Host {
-    const fn path(self, stream: bool) -> &'static str {
+    /// Who serves the models of a provider; `None` where it does not speak this dialect.
+    pub(crate) const fn of(provider: Dialect) -> Option<Self> {
+        match provider {
+            Dialect::Anthropic => Some(Self::Own),
+            Dialect::AnthropicVertex => Some(Self::Vertex),
+            Dialect::OpenAi
+            | Dialect::Gemini
+            | Dialect::Bedrock
+            | Dialect::Cohere
+            | Dialect::Ollama => None,
+        }
+    }
+
+    pub(super) const fn path(self, stream: bool) -> &'static str {
         match (self, stream) {
             (Self::Own, _) => PATH,
             (Self::Vertex, false) => VERTEX_PATH,
             (Self::Vertex, true) => VERTEX_STREAM_PATH,
         }
+    }
+
+    /// The headers of the provider's file, and the version of the API where a header says it.
+    pub(super) fn headers(self, quirks: &Quirks) -> Vec<(String, String)> {
+        let mut headers = quirks.header_list();
+        if self == Self::Own && !headers.iter().any(|(name, _)| name == VERSION.0) {
+            headers.push((VERSION.0.to_owned(), VERSION.1.to_owned()));
+        }
+        headers
     }
 }
 
@@ -59,10 +82,7 @@ pub(crate) fn encode(
         quirks,
     };
     MEMBERS.check(&source)?;
-    let mut headers = quirks.header_list();
-    if host == Host::Own && !headers.iter().any(|(name, _)| name == VERSION.0) {
-        headers.push((VERSION.0.to_owned(), VERSION.1.to_owned()));
-    }
+    let headers = host.headers(quirks);
     let messages = Messages::write(&source)?;
     let choice = tools::choice(&source)?;
     let limit = output_limit(&source);

@@ -14,7 +14,8 @@ use super::stream::{RawDelta, RawEvent};
 use crate::counts::Json;
 use crate::error::{DecodeError, UsageFault};
 use crate::json;
-use crate::openai::chunk::{Finder, Found, TextKind, report_bounded};
+use crate::object;
+use crate::openai::chunk::{Finder, TextKind};
 use crate::openai::{Answer, Chunk, ChunkUsage, Delta, Ending};
 use crate::sse::SseEvent;
 
@@ -40,19 +41,13 @@ impl ForwardDecoder {
         if self.done || event.data.trim_ascii().is_empty() {
             return Ok(());
         }
-        let text = std::str::from_utf8(&event.data).map_err(|_| DecodeError::Utf8)?;
+        let text = object::text(&event.data)?;
         if event.event.as_deref() == Some(b"error") {
             let at = json::find(text, &["error".into()]);
             self.error(at.map_or(text, |at| json::slice(text, &at)), out);
             return Ok(());
         }
-        if !text.trim_ascii_start().starts_with('{') {
-            return Err(DecodeError::shape("not an object"));
-        }
-        if u32::try_from(text.len()).is_err() {
-            return Err(DecodeError::TooLarge);
-        }
-        let raw: RawEvent<'_> = serde_json::from_str(text)?;
+        let raw: RawEvent<'_> = object::read(text)?;
         let mut finder = Finder::new(text);
         let (mut usage, mut prompt) = (None, None);
         match raw.r#type.as_ref() {
@@ -67,7 +62,7 @@ impl ForwardDecoder {
                 let report = raw.message.as_ref().and_then(|message| message.usage);
                 if let Some(Ok(counts)) = report.map(|report| Counts::read(report.get())) {
                     self.counts = counts;
-                    prompt = counts.prompt().ok().map(Box::new);
+                    prompt = counts.prompt().ok();
                 }
             }
             "content_block_start" => {
@@ -99,7 +94,8 @@ impl ForwardDecoder {
             _ => self.skipped = self.skipped.saturating_add(1),
         }
         let found = finder.found;
-        out.push(Delta::Chunk(chunk(event.data, found, usage, prompt)));
+        let chunk = Chunk::as_it_came(event.data, found, usage, prompt);
+        out.push(Delta::Chunk(chunk));
         if self.done {
             out.push(Delta::Done);
         }
@@ -144,30 +140,7 @@ impl ForwardDecoder {
             Err(fault) => Err(fault),
         };
         self.usage = Some(usage);
-        ChunkUsage {
-            usage,
-            spans: json::offset_in(text, report.get()).into_iter().collect(),
-            report: report_bounded(report.get()),
-        }
-    }
-}
-
-/// An event as it came, with what was found in it.
-fn chunk(
-    bytes: Bytes,
-    mut found: Found,
-    usage: Option<ChunkUsage>,
-    prompt: Option<Box<Usage>>,
-) -> Chunk {
-    found.choices = Some(1);
-    found.usage = usage
-        .as_ref()
-        .and_then(|usage| usage.spans.first().cloned());
-    Chunk {
-        bytes,
-        found,
-        usage: usage.map(Box::new),
-        prompt,
+        ChunkUsage::as_it_came(text, report, usage)
     }
 }
 
@@ -206,14 +179,8 @@ struct RawMessage<'a> {
 /// # Errors
 /// Not JSON, no `content`, or an error inside ([`DecodeError::Upstream`]).
 pub(crate) fn decode(body: Bytes) -> Result<Answer, DecodeError> {
-    let text = std::str::from_utf8(&body).map_err(|_| DecodeError::Utf8)?;
-    if u32::try_from(text.len()).is_err() {
-        return Err(DecodeError::TooLarge);
-    }
-    if !text.trim_ascii_start().starts_with('{') {
-        return Err(DecodeError::shape("not an object"));
-    }
-    let raw: RawMessage<'_> = serde_json::from_str(text)?;
+    let text = object::text(&body)?;
+    let raw: RawMessage<'_> = object::read(text)?;
     if let Some(wrong) = raw.error.filter(|_| raw.r#type != "message") {
         return Err(DecodeError::Upstream(Box::new(error(wrong.get()))));
     }
@@ -222,14 +189,9 @@ pub(crate) fn decode(body: Bytes) -> Result<Answer, DecodeError> {
     for block in &blocks {
         find_block(&mut finder, block);
     }
-    let mut found: Found = finder.found;
-    found.choices = Some(1);
-    found.usage = raw
-        .usage
-        .and_then(|usage| json::offset_in(text, usage.get()));
-    let usage = raw
-        .usage
-        .map(|usage| Counts::read(usage.get()).and_then(|counts| counts.usage()));
-    let report = raw.usage.and_then(|usage| report_bounded(usage.get()));
-    Ok(Answer::composed(body.clone(), found, usage, report))
+    let usage = raw.usage.map(|report| {
+        let usage = Counts::read(report.get()).and_then(|counts| counts.usage());
+        ChunkUsage::as_it_came(text, report, usage)
+    });
+    Ok(Answer::as_it_came(body.clone(), finder.found, usage))
 }

@@ -1,8 +1,10 @@
 //! A Messages request to a provider that speaks Messages: its bytes travel, with what the gateway must change spliced in.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
-use super::encode::{PATH, VERSION};
+use super::encode::{Host, VERTEX_VERSION};
 use super::thinking::within_limit;
 use crate::body::leave_out;
 use crate::error::RequestError;
@@ -38,6 +40,23 @@ const BETAS: [&str; 19] = [
     "tool-examples",
 ];
 
+/// The same on Vertex AI, which refuses a request with any other. Source: Anthropic's guides of the
+/// features, and the refusals that users of Vertex AI report.
+const VERTEX_BETAS: [&str; 5] = [
+    "computer-use",
+    "context-management",
+    "interleaved-thinking",
+    "tool-examples",
+    "tool-search-tool",
+];
+
+/// A feature under Anthropic's own name for it, and what it is called on Vertex AI. Source: Anthropic's
+/// guide "Tool search tool".
+const VERTEX_RENAMED: (&str, &str) = (
+    "advanced-tool-use-2025-11-20",
+    "tool-search-tool-2025-10-19",
+);
+
 /// Tools of Anthropic's that the client runs itself, or that cost nothing but tokens.
 const TOOLS: [&str; 6] = [
     "custom",
@@ -58,8 +77,8 @@ const PRICED: [(&str, &[&str]); 5] = [
     ("speed", &[r#""standard""#]),
 ];
 
-/// Writes a request for a provider that speaks the client's own dialect. `betas` are the values of
-/// the client's header of that name.
+/// Writes a request for a `host` that speaks the client's own dialect. `betas` are the values of the
+/// client's header of that name.
 ///
 /// # Errors
 /// A member or a tool with a price of its own, or one that the provider's file refuses.
@@ -68,6 +87,7 @@ pub(crate) fn encode(
     edit: &Edit<'_>,
     quirks: &Quirks,
     betas: &[&str],
+    host: Host,
 ) -> Result<WireRequest, RequestError> {
     refuse_priced(request)?;
     let text = request.text();
@@ -88,6 +108,7 @@ pub(crate) fn encode(
         let set = quirks.set.get(name).map(ToString::to_string);
         let thinking = (name == "thinking").then(|| within_limit(sent, limit));
         let dropped = unsupported
+            || host == Host::Vertex && is_not_said_on_vertex(name)
             || quirks.drop.iter().any(|other| other == name)
             || thinking.as_ref().is_some_and(Option::is_none);
         end = member.value.end;
@@ -105,7 +126,15 @@ pub(crate) fn encode(
         };
         if let Some(new) = new.filter(|new| new != sent) {
             splice.replace(member.value.clone(), new);
+        } else if host == Host::Vertex {
+            leave_out_scopes(text, &member.value, &mut splice);
         }
+    }
+    let version = (host == Host::Vertex).then_some(VERTEX_VERSION);
+    let version = version.filter(|(name, _)| !quirks.set.contains_key(*name));
+    if let Some((name, value)) = version {
+        let comma = if kept { "," } else { "" };
+        splice.insert(end, format!("{comma}{}:{value}", json::quote(name)));
     }
     for (name, value) in &quirks.set {
         if !members.iter().any(|member| member.name == name.as_str()) {
@@ -113,8 +142,8 @@ pub(crate) fn encode(
         }
     }
     Ok(WireRequest {
-        path: quirks.path_for(PATH, edit.upstream_model),
-        headers: headers(quirks, betas),
+        path: quirks.path_for(host.path(request.stream()), edit.upstream_model),
+        headers: headers(quirks, betas, host),
         body: Bytes::from(splice.apply(text)),
     })
 }
@@ -156,17 +185,50 @@ fn refuse_priced(request: &MessagesRequest<'_>) -> Result<(), RequestError> {
     Ok(())
 }
 
-/// The headers of the provider's file, the version of the API, and the features that were asked for.
-fn headers(quirks: &Quirks, betas: &[&str]) -> Vec<(String, String)> {
-    let mut headers = quirks.header_list();
-    if !headers.iter().any(|(name, _)| name == VERSION.0) {
-        headers.push((VERSION.0.to_owned(), VERSION.1.to_owned()));
+/// Members that Vertex AI has in its address or says itself, a mark that it puts nowhere by itself,
+/// and those whose only values that are taken here say nothing.
+fn is_not_said_on_vertex(name: &str) -> bool {
+    ["model", VERTEX_VERSION.0, "cache_control"].contains(&name)
+        || PRICED.iter().any(|(priced, _)| *priced == name)
+}
+
+/// Leaves out who else a mark's prompt is kept for, in what lies at a place of `text`: it is part of
+/// a beta that Vertex AI does not have.
+fn leave_out_scopes<'a>(text: &'a str, within: &Range<usize>, splice: &mut Splice<'a>) {
+    const MARK: &str = r#""cache_control""#;
+    const SCOPE: &str = "scope";
+    let inside = json::slice(text, within);
+    for (found, _) in inside.match_indices(MARK) {
+        let rest = text
+            .get(within.start + found + MARK.len()..)
+            .unwrap_or_default();
+        let value = rest.trim_ascii_start().strip_prefix(':');
+        let Some(value) = value.map(str::trim_ascii_start) else {
+            continue;
+        };
+        let start = text.len() - value.len();
+        let members: Vec<json::Member> = json::members(text, start).collect();
+        let (first, last) = (members.first(), members.last());
+        let span = first
+            .zip(last)
+            .map(|(first, last)| first.key.start..last.value.end);
+        let kept = members.iter().filter(|member| member.name(text) != SCOPE);
+        let kept: Vec<&str> = kept
+            .map(|member| json::slice(text, &(member.key.start..member.value.end)))
+            .collect();
+        if let Some(span) = span.filter(|_| kept.len() < members.len()) {
+            splice.replace(span, kept.join(","));
+        }
     }
+}
+
+/// The headers that every request has, and the features that were asked for.
+fn headers(quirks: &Quirks, betas: &[&str], host: Host) -> Vec<(String, String)> {
+    let mut headers = host.headers(quirks);
     let asked: Vec<&str> = betas
         .iter()
         .flat_map(|value| value.split(','))
-        .map(str::trim)
-        .filter(|beta| is_open(beta))
+        .filter_map(|beta| open(beta.trim(), host))
         .collect();
     if asked.is_empty() {
         return headers;
@@ -179,16 +241,21 @@ fn headers(quirks: &Quirks, betas: &[&str]) -> Vec<(String, String)> {
     headers
 }
 
-/// A beta of [`BETAS`] with its date.
-fn is_open(beta: &str) -> bool {
-    beta.len() <= 64
-        && BETAS.iter().any(|open| {
-            beta.strip_prefix(open).is_some_and(|date| {
-                date.len() > 1
-                    && date.starts_with('-')
-                    && date.bytes().all(|b| b.is_ascii_digit() || b == b'-')
-            })
+/// A beta that may be asked for, with its date, as the host calls it.
+fn open(beta: &str, host: Host) -> Option<&str> {
+    let (beta, open): (&str, &[&str]) = match host {
+        Host::Own => (beta, &BETAS),
+        Host::Vertex if beta == VERTEX_RENAMED.0 => (VERTEX_RENAMED.1, &VERTEX_BETAS),
+        Host::Vertex => (beta, &VERTEX_BETAS),
+    };
+    let dated = |open: &&str| {
+        beta.strip_prefix(*open).is_some_and(|date| {
+            date.len() > 1
+                && date.starts_with('-')
+                && date.bytes().all(|b| b.is_ascii_digit() || b == b'-')
         })
+    };
+    (beta.len() <= 64 && open.iter().any(dated)).then_some(beta)
 }
 
 #[cfg(test)]
@@ -212,12 +279,13 @@ mod tests {
     fn wire(body: &str, quirks: &str, limit: Option<u64>, betas: &[&str]) -> WireRequest {
         let request = MessagesRequest::parse(body.as_bytes(), &RequestLimits::default()).unwrap();
         let quirks = toml::from_str(quirks).unwrap();
-        encode(&request, &edit(limit), &quirks, betas).unwrap()
+        encode(&request, &edit(limit), &quirks, betas, Host::Own).unwrap()
     }
 
     fn refused(body: &str) -> Option<String> {
         let request = MessagesRequest::parse(body.as_bytes(), &RequestLimits::default()).unwrap();
-        let refused = encode(&request, &edit(None), &Quirks::default(), &[]).unwrap_err();
+        let refused =
+            encode(&request, &edit(None), &Quirks::default(), &[], Host::Own).unwrap_err();
         refused.param.map(std::borrow::Cow::into_owned)
     }
 
@@ -310,6 +378,59 @@ mod tests {
         assert_eq!(
             beta.1,
             "own-1,claude-code-20250219,interleaved-thinking-2025-05-14"
+        );
+    }
+
+    #[test]
+    fn vertex_has_the_model_in_its_address_and_the_version_in_the_body() {
+        let sent = |body: &str, quirks: &str, betas: &[&str]| {
+            let limits = RequestLimits::default();
+            let request = MessagesRequest::parse(body.as_bytes(), &limits).unwrap();
+            let quirks = toml::from_str(quirks).unwrap();
+            encode(&request, &edit(None), &quirks, betas, Host::Vertex).unwrap()
+        };
+        let body = format!(
+            r#"{{"model":"m","service_tier":"auto", "max_tokens":6,{ASK},"stream":true,"anthropic_version":"x"}}"#
+        );
+        let betas = [
+            "advanced-tool-use-2025-11-20,effort-2025-11-24",
+            "context-management-2025-06-27",
+        ];
+        let wire = sent(&body, "", &betas);
+        assert_eq!(
+            wire.body,
+            format!(
+                r#"{{"max_tokens":6,{ASK},"stream":true,"anthropic_version":"vertex-2023-10-16"}}"#
+            )
+        );
+        assert_eq!(wire.path, "/models/claude-up:streamRawPredict");
+        let asked = "tool-search-tool-2025-10-19,context-management-2025-06-27";
+        assert_eq!(wire.headers, [(BETA.to_owned(), asked.to_owned())]);
+        let own = sent(
+            &format!(r#"{{"max_tokens":6,{ASK},"model":"m"}}"#),
+            "set = { anthropic_version = \"v\" }",
+            &[],
+        );
+        assert_eq!(
+            own.body,
+            format!(r#"{{"max_tokens":6,{ASK},"anthropic_version":"v"}}"#)
+        );
+        assert_eq!(own.path, "/models/claude-up:rawPredict");
+        let marked = |mark: &str| {
+            format!(
+                r#"{{"max_tokens":6,"system":[{{"type":"text","text":"a \"cache_control\"","cache_control":{mark}}}],{ASK}"#
+            )
+        };
+        let scoped = marked(r#" {"type":"ephemeral", "scope":"global","ttl":"1h"}"#);
+        let wire = sent(
+            &(scoped + r#","model":"m","cache_control":{"type":"ephemeral"}}"#),
+            "",
+            &[],
+        );
+        let plain = marked(r#" {"type":"ephemeral","ttl":"1h"}"#);
+        assert_eq!(
+            wire.body,
+            plain + r#","anthropic_version":"vertex-2023-10-16"}"#
         );
     }
 }

@@ -15,6 +15,7 @@ use crate::compose::Composer;
 use crate::counts::Json;
 use crate::error::{DecodeError, UsageFault};
 use crate::json;
+use crate::object;
 use crate::openai::{Delta, Ending, TextKind};
 use crate::sse::SseEvent;
 
@@ -134,16 +135,13 @@ impl AnthropicDecoder {
         if self.done || event.data.trim_ascii().is_empty() {
             return Ok(());
         }
-        let text = std::str::from_utf8(&event.data).map_err(|_| DecodeError::Utf8)?;
+        let text = object::text(&event.data)?;
         if event.event.as_deref() == Some(b"error") {
             let at = json::find(text, &["error".into()]);
             self.error(at.map_or(text, |at| json::slice(text, &at)), out);
             return Ok(());
         }
-        if !text.trim_ascii_start().starts_with('{') {
-            return Err(DecodeError::shape("not an object"));
-        }
-        let raw: RawEvent<'_> = serde_json::from_str(text)?;
+        let raw: RawEvent<'_> = object::read(text)?;
         match raw.r#type.as_ref() {
             "message_start" => self.start(raw.message, out),
             "content_block_start" => self.block_start(raw.index, raw.content_block, out),

@@ -11,6 +11,7 @@ use crate::compose::{Piece, joined, literal};
 use crate::counts::Json;
 use crate::error::DecodeError;
 use crate::json;
+use crate::object;
 use crate::openai::Answer;
 use crate::origin::Origin;
 
@@ -92,11 +93,8 @@ impl<'a> RawUse<'a> {
 /// # Errors
 /// Not an answer of Bedrock's.
 pub(crate) fn decode(body: &Bytes, origin: &Origin) -> Result<Answer, DecodeError> {
-    let text = std::str::from_utf8(body).map_err(|_| DecodeError::Utf8)?;
-    if !text.trim_ascii_start().starts_with('{') {
-        return Err(DecodeError::shape("not an object"));
-    }
-    let raw: RawAnswer<'_> = serde_json::from_str(text)?;
+    let text = object::text(body)?;
+    let raw: RawAnswer<'_> = object::read(text)?;
     let (mut said, mut thought, mut calls) = (Vec::new(), Vec::new(), Vec::new());
     let mut details: Vec<String> = Vec::new();
     for block in &raw.output.message.content {

@@ -1,13 +1,13 @@
 //! From the client's request to a conversation for Bedrock: the whole of it, member by member.
 
 use super::inference::{inference, model_fields, output_config};
-use super::messages::Messages;
+use super::messages::{Messages, cache_point};
 use crate::anthropic::thinking::{Plan, Wish};
 use crate::error::RequestError;
 use crate::openai::{Edit, WireRequest};
 use crate::quirks::Quirks;
 use crate::request::ChatRequest;
-use crate::source::{Body, Choice, Function, Object, Source, Vocabulary};
+use crate::source::{Body, Choice, Function, Object, Source, Vocabulary, join};
 
 /// Where requests go, unless the provider's file says otherwise.
 const PATH: &str = "/model/{model}/converse";
@@ -128,5 +128,9 @@ fn tool(function: &Function<'_>) -> String {
     if function.strict {
         spec.put("strict", "true");
     }
-    format!(r#"{{"toolSpec":{}}}"#, spec.end())
+    let mut tool = format!(r#"{{"toolSpec":{}}}"#, spec.end());
+    if let Some(cache) = function.cache {
+        join(&mut tool, &cache_point(cache));
+    }
+    tool
 }

@@ -46,6 +46,14 @@ pub(super) struct Messages {
     documents: usize,
 }
 
+/// Where the points may lie up to which the provider keeps what it read: the content of a tool's
+/// result has none in it.
+#[derive(Clone, Copy)]
+enum Points {
+    Between,
+    After,
+}
+
 impl Messages {
     /// Writes all messages.
     ///
@@ -83,21 +91,25 @@ impl Messages {
         let mut blocks = String::new();
         match message.role()? {
             Role::System => {
-                self.content(source, message, &mut blocks)?;
+                self.content(source, message, &mut blocks, Points::Between)?;
                 join(&mut self.system, &blocks);
             }
             Role::User => {
-                self.content(source, message, &mut blocks)?;
+                self.content(source, message, &mut blocks, Points::Between)?;
                 self.say("user", &blocks);
             }
             Role::Assistant => self.assistant(source, message)?,
             Role::Tool => {
                 let id = message.tool_call_id()?;
-                self.content(source, message, &mut blocks)?;
+                self.content(source, message, &mut blocks, Points::After)?;
                 let id = call_id(id);
-                let result = format!(
+                let mut result = format!(
                     r#"{{"toolResult":{{"toolUseId":{id},"content":[{blocks}],"status":"success"}}}}"#
                 );
+                let inside = || parts(message).into_iter().rev().find_map(|part| part.2);
+                if let Some(cache) = message.get("cache_control").or_else(inside) {
+                    join(&mut result, &cache_point(cache));
+                }
                 self.called = true;
                 self.say("user", &result);
             }
@@ -113,7 +125,7 @@ impl Messages {
         message.refuse_function_call(source)?;
         let mut blocks = reasoning(message);
         let signed = !blocks.is_empty();
-        self.content(source, message, &mut blocks)?;
+        self.content(source, message, &mut blocks, Points::Between)?;
         let calls = message.calls()?;
         for call in &calls {
             let mut used = Object::new();
@@ -121,6 +133,10 @@ impl Messages {
                 .put("name", call.name)
                 .put("input", &call.arguments);
             join(&mut blocks, &format!(r#"{{"toolUse":{}}}"#, used.end()));
+        }
+        let said = !blocks.is_empty();
+        if let Some(cache) = message.get("cache_control").filter(|_| said) {
+            join(&mut blocks, &cache_point(cache));
         }
         self.called |= !calls.is_empty();
         self.signature_lost = !calls.is_empty() && !signed;
@@ -152,6 +168,7 @@ impl Messages {
         source: &Source<'_>,
         message: &Message<'_>,
         out: &mut String,
+        points: Points,
     ) -> Result<(), RequestError> {
         for (place, part, cache) in &parts(message) {
             let block = match part {
@@ -174,7 +191,7 @@ impl Messages {
                     "This model's provider takes texts, and as data URLs images (PNG, JPEG, GIF, WebP) and documents (PDF, CSV, Word, Excel, HTML, text, Markdown).",
                 )?,
             }
-            if let Some(cache) = cache {
+            if let (Some(cache), Points::Between) = (cache, points) {
                 join(out, &cache_point(cache));
             }
         }
@@ -183,7 +200,7 @@ impl Messages {
 }
 
 /// Everything up to here is to be kept, for as long as the client says.
-fn cache_point(cache: &str) -> String {
+pub(super) fn cache_point(cache: &str) -> String {
     let mut point = Object::new();
     point
         .put("type", r#""default""#)

@@ -13,6 +13,7 @@ use crate::compose::{Composer, literal};
 use crate::counts::Json;
 use crate::error::{DecodeError, UpstreamError, UsageFault};
 use crate::event_stream::EXCEPTION;
+use crate::object;
 use crate::openai::{Chunk, Delta, Ending, TextKind};
 use crate::origin::Origin;
 use crate::sse::SseEvent;
@@ -113,16 +114,13 @@ impl BedrockDecoder {
         if self.done || self.failed {
             return Ok(());
         }
-        let text = std::str::from_utf8(&event.data).map_err(|_| DecodeError::Utf8)?;
+        let text = object::text(&event.data)?;
         let name = event.event.as_deref().unwrap_or_default();
         if let Some(kind) = name.strip_prefix(EXCEPTION) {
             self.exception(&String::from_utf8_lossy(kind), text, out);
             return Ok(());
         }
-        if !text.trim_ascii_start().starts_with('{') {
-            return Err(DecodeError::shape("not an object"));
-        }
-        let raw: RawEvent<'_> = serde_json::from_str(text)?;
+        let raw: RawEvent<'_> = object::read(text)?;
         match name {
             b"messageStart" if self.composer.is_some() => {
                 return Err(DecodeError::shape("a second message"));

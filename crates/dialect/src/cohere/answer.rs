@@ -10,6 +10,7 @@ use super::{finish_reason, report};
 use crate::compose::{Piece, joined, literal};
 use crate::counts::Json;
 use crate::error::{DecodeError, UpstreamError};
+use crate::object;
 use crate::openai::Answer;
 use crate::origin::Origin;
 
@@ -69,11 +70,8 @@ pub(super) struct RawFunction<'a> {
 /// # Errors
 /// Not JSON, no `message`, or an answer that failed ([`DecodeError::Upstream`]).
 pub(crate) fn decode(body: &Bytes, origin: &Origin) -> Result<Answer, DecodeError> {
-    let text = std::str::from_utf8(body).map_err(|_| DecodeError::Utf8)?;
-    if !text.trim_ascii_start().starts_with('{') {
-        return Err(DecodeError::shape("not an object"));
-    }
-    let raw: RawAnswer<'_> = serde_json::from_str(text)?;
+    let text = object::text(body)?;
+    let raw: RawAnswer<'_> = object::read(text)?;
     let native = raw.finish_reason.as_deref().unwrap_or("COMPLETE");
     let message = raw.message.ok_or(DecodeError::shape("no message"))?;
     let reason = finish_reason(native).filter(|_| message.get().starts_with('{'));

@@ -12,6 +12,7 @@ use crate::client::ChunkTemplate;
 use crate::compose::{Composer, literal};
 use crate::counts::Json;
 use crate::error::{DecodeError, UpstreamError, UsageFault};
+use crate::object;
 use crate::openai::{Chunk, Delta, Ending, TextKind};
 use crate::origin::Origin;
 use crate::sse::{DONE, SseEvent};
@@ -94,11 +95,8 @@ impl CohereDecoder {
         if self.done || self.failed || data.is_empty() || data == DONE {
             return Ok(());
         }
-        let text = std::str::from_utf8(data).map_err(|_| DecodeError::Utf8)?;
-        if !text.starts_with('{') {
-            return Err(DecodeError::shape("not an object"));
-        }
-        let raw: RawEvent<'_> = serde_json::from_str(text)?;
+        let text = object::text(data)?;
+        let raw: RawEvent<'_> = object::read(text)?;
         let delta = raw.delta.unwrap_or_default();
         if raw.r#type == "message-end" {
             return self.end(delta, out);

@@ -11,6 +11,7 @@ use crate::counts::{Json, count, fresh_prompt, inner, object, wide};
 use crate::endpoint::Endpoint;
 use crate::error::{DecodeError, UpstreamError, UsageFault};
 use crate::json::{self, Splice};
+use crate::object;
 use crate::openai::report_text;
 use crate::service_tier;
 
@@ -86,7 +87,7 @@ impl ForwardedAnswer {
     /// # Errors
     /// Not a JSON object, or an error in place of an answer ([`DecodeError::Upstream`]).
     pub fn decode(endpoint: Endpoint, body: Bytes) -> Result<Self, DecodeError> {
-        let text = std::str::from_utf8(&body).map_err(|_| DecodeError::Utf8)?;
+        let text = object::text(&body)?;
         serde_json::from_str::<&serde_json::value::RawValue>(text)?;
         let start = text.len() - text.trim_ascii_start().len();
         if !text.trim_ascii_start().starts_with('{') {

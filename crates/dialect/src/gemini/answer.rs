@@ -10,6 +10,7 @@ use super::reason::finish_reason;
 use super::report::Counts;
 use crate::compose::{self, Piece};
 use crate::error::DecodeError;
+use crate::object;
 use crate::openai::{Answer, TextKind};
 use crate::origin::Origin;
 
@@ -18,10 +19,7 @@ use crate::origin::Origin;
 /// # Errors
 /// Not JSON, neither candidates nor a reason for none, or an error inside ([`DecodeError::Upstream`]).
 pub(crate) fn decode(body: &Bytes, origin: &Origin) -> Result<Answer, DecodeError> {
-    let text = std::str::from_utf8(body).map_err(|_| DecodeError::Utf8)?;
-    if u32::try_from(text.len()).is_err() {
-        return Err(DecodeError::TooLarge);
-    }
+    let text = object::text(body)?;
     let raw = RawResponse::read(text)?;
     if let Some(error) = raw.failure() {
         return Err(DecodeError::Upstream(error));

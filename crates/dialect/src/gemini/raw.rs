@@ -10,6 +10,7 @@ use crate::compose::literal;
 use crate::counts::Json;
 use crate::error::{DecodeError, UpstreamError};
 use crate::json;
+use crate::object;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -120,10 +121,7 @@ impl<'a> RawResponse<'a> {
             let first = json::elements(text, 0).next();
             text = first.map_or("", |at| json::slice(text, &at));
         }
-        if !text.starts_with('{') {
-            return Err(DecodeError::shape("not an object"));
-        }
-        Ok(serde_json::from_str(text)?)
+        object::read(text)
     }
 
     /// The error that it has in place of an answer.

@@ -11,6 +11,7 @@ use crate::client::ChunkTemplate;
 use crate::compose::{Composer, literal};
 use crate::error::{DecodeError, UpstreamError, UsageFault};
 use crate::json;
+use crate::object;
 use crate::openai::{Delta, Ending, TextKind};
 use crate::origin::Origin;
 use crate::sse::SseEvent;
@@ -69,7 +70,7 @@ impl GeminiDecoder {
         if event.data.trim_ascii().is_empty() {
             return Ok(());
         }
-        let text = std::str::from_utf8(&event.data).map_err(|_| DecodeError::Utf8)?;
+        let text = object::text(&event.data)?;
         if event.event.as_deref() == Some(b"error") {
             let error = json::find(text, &["error".into()]);
             let error = error.map_or(text, |at| json::slice(text, &at));

@@ -43,13 +43,22 @@ impl Conversation {
         if system.starts_with('"') {
             said.add(system, PARAGRAPH);
         }
+        let (mut parts, mut marked) = (Vec::new(), false);
         for (place, at) in json::elements(system, 0).enumerate() {
-            match literal(json::slice(system, &at), "text") {
-                Some(text) => said.add(text, PARAGRAPH),
-                None => body.beyond(format!("system[{place}]"), "Instructions are texts."),
-            }
+            let block = json::slice(system, &at);
+            let Some(text) = literal(block, "text") else {
+                body.beyond(format!("system[{place}]"), "Instructions are texts.");
+                continue;
+            };
+            said.add(text, PARAGRAPH);
+            let part = Part::text(text).marked(body.mark(block));
+            marked |= part.mark.is_some();
+            parts.push(part);
         }
-        if !said.0.is_empty() {
+        if marked {
+            let parts = list(&parts);
+            self.say(&format!(r#"{{"role":"system","content":{parts}}}"#));
+        } else if !said.0.is_empty() {
             self.say(&format!(r#"{{"role":"system","content":{}}}"#, said.json()));
         }
     }
@@ -99,17 +108,23 @@ impl Conversation {
             let place = format!("{place}.content[{index}]");
             match kind(&place, block)? {
                 "tool_result" => self.tool_result(&place, block, &mut parts, body),
-                _ => part(&place, block, &mut parts, body)?,
+                _ => {
+                    part(&place, block, &mut parts, body)?;
+                    if let (Some(last), Some(mark)) = (parts.last_mut(), body.mark(block)) {
+                        last.mark = Some(mark.to_owned());
+                    }
+                }
             }
         }
         match &parts[..] {
             [] => {}
-            [Part::Text(text)] => self.say(&format!(r#"{{"role":"user","content":{text}}}"#)),
-            [_, ..] => {
-                let parts: Vec<String> = parts.iter().map(Part::json).collect();
-                let parts = parts.join(",");
-                self.say(&format!(r#"{{"role":"user","content":[{parts}]}}"#));
-            }
+            [
+                Part {
+                    content: Content::Text(text),
+                    mark: None,
+                },
+            ] => self.say(&format!(r#"{{"role":"user","content":{text}}}"#)),
+            some => self.say(&format!(r#"{{"role":"user","content":{}}}"#, list(some))),
         }
         Ok(())
     }
@@ -142,9 +157,9 @@ impl Conversation {
                 }
             }
         }
-        let said = said.json();
+        let (said, mark) = (said.json(), mark_member(body.mark(block)));
         self.say(&format!(
-            r#"{{"role":"tool","tool_call_id":{id},"content":{said}}}"#
+            r#"{{"role":"tool","tool_call_id":{id},"content":{said}{mark}}}"#
         ));
     }
 
@@ -159,9 +174,11 @@ impl Conversation {
             said.add(content, "");
         }
         let (mut calls, mut details) = (Vec::new(), Vec::new());
+        let mut mark = None;
         for (index, at) in json::elements(content, 0).enumerate() {
             let block = json::slice(content, &at);
             let place = format!("{place}.content[{index}]");
+            mark = body.mark(block).or(mark);
             match kind(&place, block)? {
                 "text" => said.add(literal(block, "text").unwrap_or_default(), ""),
                 "tool_use" => match call(block) {
@@ -185,25 +202,66 @@ impl Conversation {
         if !calls.is_empty() {
             message.push_str(&format!(r#","tool_calls":[{}]"#, calls.join(",")));
         }
+        message.push_str(&mark_member(mark));
         message.push('}');
         self.say(&message);
         Ok(())
     }
 }
 
-/// A part of a user's message: a text's literal, or the JSON of what is none.
-enum Part {
+/// A part of a message, with what it says of being kept.
+struct Part {
+    content: Content,
+    mark: Option<String>,
+}
+
+/// A text's literal, or the JSON of what is none.
+enum Content {
     Text(String),
     Other(String),
 }
 
 impl Part {
-    fn json(&self) -> String {
-        match self {
-            Self::Text(text) => format!(r#"{{"type":"text","text":{text}}}"#),
-            Self::Other(json) => json.clone(),
+    fn text(literal: impl Into<String>) -> Self {
+        Self {
+            content: Content::Text(literal.into()),
+            mark: None,
         }
     }
+
+    fn other(json: impl Into<String>) -> Self {
+        Self {
+            content: Content::Other(json.into()),
+            mark: None,
+        }
+    }
+
+    fn marked(self, mark: Option<&str>) -> Self {
+        let mark = mark.map(str::to_owned);
+        Self { mark, ..self }
+    }
+
+    fn json(&self) -> String {
+        let mark = mark_member(self.mark.as_deref());
+        match &self.content {
+            Content::Text(text) => format!(r#"{{"type":"text","text":{text}{mark}}}"#),
+            Content::Other(json) => {
+                let open = json.strip_suffix('}').unwrap_or(json);
+                format!("{open}{mark}}}")
+            }
+        }
+    }
+}
+
+fn list(parts: &[Part]) -> String {
+    let parts: Vec<String> = parts.iter().map(Part::json).collect();
+    format!("[{}]", parts.join(","))
+}
+
+/// The member that says so, behind others.
+pub(super) fn mark_member(mark: Option<&str>) -> String {
+    mark.map(|mark| format!(r#","cache_control":{mark}"#))
+        .unwrap_or_default()
 }
 
 fn kind<'j>(place: &str, block: &'j str) -> Result<&'j str, RequestError> {
@@ -232,15 +290,15 @@ fn part(
     body: &mut Writing<'_>,
 ) -> Result<(), RequestError> {
     match kind(place, block)? {
-        "text" => parts.extend(literal(block, "text").map(|text| Part::Text(text.to_owned()))),
+        "text" => parts.extend(literal(block, "text").map(Part::text)),
         "image" => match member(block, "source").and_then(address) {
-            Some(url) => parts.push(Part::Other(format!(
+            Some(url) => parts.push(Part::other(format!(
                 r#"{{"type":"image_url","image_url":{{"url":{url}}}}}"#
             ))),
             None => {
                 // Counted as any image of unknown size.
-                parts.push(Part::Other(
-                    r#"{"type":"image_url","image_url":{"url":""}}"#.to_owned(),
+                parts.push(Part::other(
+                    r#"{"type":"image_url","image_url":{"url":""}}"#,
                 ));
                 body.beyond(place, "Images are taken as base64 or as an address.");
             }
@@ -256,12 +314,12 @@ fn part(
                 let inner = json::slice(content, &at);
                 said.add(literal(inner, "text").unwrap_or_default(), PARAGRAPH);
             }
-            parts.push(Part::Text(said.json()));
+            parts.push(Part::text(said.json()));
         }
         _ => {
             let mut said = Literal::default();
             unknown(place, block, &mut said, body);
-            parts.push(Part::Text(said.json()));
+            parts.push(Part::text(said.json()));
         }
     }
     Ok(())
@@ -276,7 +334,7 @@ fn document(place: &str, block: &str, parts: &mut Vec<Part>, body: &mut Writing<
     match literal(source, "type").map(json::inside) {
         Some("text") => {
             said.add(literal(source, "data").unwrap_or_default(), PARAGRAPH);
-            parts.push(Part::Text(said.json()));
+            parts.push(Part::text(said.json()));
         }
         Some("content") => {
             let content = member(source, "content").unwrap_or("[]");
@@ -290,7 +348,7 @@ fn document(place: &str, block: &str, parts: &mut Vec<Part>, body: &mut Writing<
                 }
             }
             if !said.0.is_empty() {
-                parts.push(Part::Text(said.json()));
+                parts.push(Part::text(said.json()));
             }
             parts.append(&mut inner);
         }
@@ -304,7 +362,7 @@ fn document(place: &str, block: &str, parts: &mut Vec<Part>, body: &mut Writing<
             }
             let name = literal(block, "title").unwrap_or(r#""document.pdf""#);
             let data = data.unwrap_or_else(|| String::from(r#""https://""#));
-            parts.push(Part::Other(format!(
+            parts.push(Part::other(format!(
                 r#"{{"type":"file","file":{{"filename":{name},"file_data":{data}}}}}"#
             )));
         }

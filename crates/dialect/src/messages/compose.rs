@@ -65,6 +65,12 @@ impl<'a> Writing<'a> {
         }
     }
 
+    /// What an object says of being kept, where the provider heeds it.
+    pub(super) fn mark<'j>(&self, object: &'j str) -> Option<&'j str> {
+        let mark = member(object, "cache_control").filter(|mark| mark.starts_with('{'));
+        mark.filter(|_| self.target.cache_marks)
+    }
+
     pub(crate) fn write(&mut self, name: &str, value: &str) {
         if self.json.len() > 1 {
             self.json.push(',');

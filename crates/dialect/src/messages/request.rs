@@ -45,6 +45,8 @@ pub struct Composing<'a> {
     pub reasons: bool,
     /// Whether the provider gets the request as it came: then this one is only counted and held for.
     pub native: bool,
+    /// Whether the provider keeps the prompt up to each `cache_control`, at a price of its own.
+    pub cache_marks: bool,
 }
 
 /// A request of another dialect as a chat request.

@@ -1,5 +1,6 @@
 //! Tools and the choice among them, as chat requests have them.
 
+use super::blocks::mark_member;
 use super::compose::Writing;
 use super::request::{MessagesRequest, literal, member};
 use crate::json;
@@ -10,7 +11,7 @@ pub(super) fn write(request: &MessagesRequest<'_>, body: &mut Writing<'_>) {
     for (place, at) in json::elements(list, 0).enumerate() {
         let tool = json::slice(list, &at);
         match literal(tool, "type").map_or("custom", json::inside) {
-            "custom" => match function(tool) {
+            "custom" => match function(tool, body.mark(tool)) {
                 Some(function) => tools.push(function),
                 None => body.beyond(format!("tools[{place}]"), "A tool needs its `name`."),
             },
@@ -52,7 +53,7 @@ pub(super) fn write(request: &MessagesRequest<'_>, body: &mut Writing<'_>) {
     }
 }
 
-fn function(tool: &str) -> Option<String> {
+fn function(tool: &str, mark: Option<&str>) -> Option<String> {
     let mut function = format!(r#"{{"name":{}"#, literal(tool, "name")?);
     if let Some(description) = literal(tool, "description") {
         function.push_str(&format!(r#","description":{description}"#));
@@ -64,5 +65,8 @@ fn function(tool: &str) -> Option<String> {
         function.push_str(r#","strict":true"#);
     }
     function.push('}');
-    Some(format!(r#"{{"type":"function","function":{function}}}"#))
+    let mark = mark_member(mark);
+    Some(format!(
+        r#"{{"type":"function","function":{function}{mark}}}"#
+    ))
 }

@@ -11,6 +11,7 @@ use crate::compose::{Piece, literal};
 use crate::counts::{Json, count, wide};
 use crate::error::{DecodeError, UpstreamError, UsageFault};
 use crate::json;
+use crate::object;
 use crate::openai::Answer;
 use crate::origin::Origin;
 
@@ -63,10 +64,7 @@ struct RawFunction<'a> {
 /// # Errors
 /// Not an object of Ollama's.
 pub(super) fn read(text: &str) -> Result<RawLine<'_>, DecodeError> {
-    if !text.trim_ascii_start().starts_with('{') {
-        return Err(DecodeError::shape("not an object"));
-    }
-    Ok(serde_json::from_str(text)?)
+    object::read(text)
 }
 
 impl RawLine<'_> {
@@ -135,7 +133,7 @@ impl RawCall<'_> {
 /// # Errors
 /// Not JSON, no `message`, or an error inside ([`DecodeError::Upstream`]).
 pub(crate) fn decode(body: &Bytes, origin: &Origin) -> Result<Answer, DecodeError> {
-    let text = std::str::from_utf8(body).map_err(|_| DecodeError::Utf8)?;
+    let text = object::text(body)?;
     let raw = read(text)?;
     if let Some(error) = raw.error {
         let error = UpstreamError::from_json(error.get());

@@ -6,6 +6,7 @@ use super::answer::read;
 use crate::client::ChunkTemplate;
 use crate::compose::{Composer, literal};
 use crate::error::{DecodeError, UpstreamError, UsageFault};
+use crate::object;
 use crate::openai::{Delta, Ending, TextKind};
 use crate::origin::Origin;
 use crate::sse::SseEvent;
@@ -44,7 +45,7 @@ impl OllamaDecoder {
         if self.done || self.failed || event.data.trim_ascii().is_empty() {
             return Ok(());
         }
-        let text = std::str::from_utf8(&event.data).map_err(|_| DecodeError::Utf8)?;
+        let text = object::text(&event.data)?;
         let line = read(text)?;
         if let Some(error) = line.error {
             self.failed = true;

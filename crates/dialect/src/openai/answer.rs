@@ -5,10 +5,11 @@ use tokens::Usage;
 
 use super::chunk;
 use super::report::Counts;
-use super::stream::{TextRef, usage_spans};
+use super::stream::{ChunkUsage, TextRef, usage_spans};
 use crate::client::{Bill, splice_bill};
 use crate::error::{DecodeError, UpstreamError, UsageFault};
 use crate::json;
+use crate::object;
 use crate::quirks::Quirks;
 use crate::service_tier;
 
@@ -28,7 +29,7 @@ pub struct Answer {
 /// # Errors
 /// Not JSON, no `choices`, or an error inside ([`DecodeError::Upstream`]; OpenRouter does that).
 pub(crate) fn decode(body: Bytes, quirks: &Quirks) -> Result<Answer, DecodeError> {
-    let text = std::str::from_utf8(&body).map_err(|_| DecodeError::Utf8)?;
+    let text = object::text(&body)?;
     let found = chunk::find(text)?;
     if let Some(error) = &found.error {
         let error = UpstreamError::from_json(json::slice(text, error));
@@ -54,6 +55,20 @@ pub(crate) fn decode(body: Bytes, quirks: &Quirks) -> Result<Answer, DecodeError
 }
 
 impl Answer {
+    /// An answer in another dialect that travels as it came, with what was found in it.
+    pub(crate) fn as_it_came(
+        bytes: Bytes,
+        mut found: chunk::Found,
+        reported: Option<ChunkUsage>,
+    ) -> Self {
+        found.choices = Some(1);
+        let Some(reported) = reported else {
+            return Self::composed(bytes, found, None, None);
+        };
+        found.usage = reported.spans.first().cloned();
+        Self::composed(bytes, found, Some(reported.usage), reported.report)
+    }
+
     /// An answer that was composed from another dialect, with the usage as its provider wrote it.
     pub(crate) const fn composed(
         bytes: Bytes,

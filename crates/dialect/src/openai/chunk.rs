@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 
 use crate::error::DecodeError;
 use crate::json;
+use crate::object;
 
 /// Which kind of output a text is. Each choice has one growing text of each kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -179,14 +180,7 @@ pub(crate) const REASONING: [&str; 3] = ["reasoning_content", "reasoning", "reas
 /// # Errors
 /// Not a JSON object, or a member that holds text has a shape that cannot hold any.
 pub(crate) fn find(text: &str) -> Result<Found, DecodeError> {
-    if u32::try_from(text.len()).is_err() {
-        return Err(DecodeError::TooLarge);
-    }
-    // A derived struct would also take a list of its members.
-    if !text.trim_ascii_start().starts_with('{') {
-        return Err(DecodeError::shape("not an object"));
-    }
-    let raw: RawChunk<'_> = serde_json::from_str(text)?;
+    let raw: RawChunk<'_> = object::read(text)?;
     let mut finder = Finder::new(text);
     finder.found.usage = raw
         .usage

@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use memchr::memmem::Finder;
+use serde_json::value::RawValue;
 use tokens::Usage;
 
 use super::alike::Alike;
-use super::chunk::{self, Found, TextKind, text_at};
+use super::chunk::{self, Found, TextKind, report_bounded, text_at};
 use super::report::Counts;
 use crate::client::ChunkTemplate;
 use crate::error::{DecodeError, UpstreamError, UsageFault};
 use crate::json;
+use crate::object;
 use crate::quirks::Quirks;
 use crate::service_tier;
 use crate::sse::{DONE, SseEvent};
@@ -72,10 +74,44 @@ impl Found {
     }
 }
 
+impl ChunkUsage {
+    /// What a provider reports in `text` of an event that travels as it came.
+    pub(crate) fn as_it_came(
+        text: &str,
+        report: &RawValue,
+        usage: Result<Usage, UsageFault>,
+    ) -> Self {
+        Self {
+            usage,
+            spans: json::offset_in(text, report.get()).into_iter().collect(),
+            report: report_bounded(report.get()),
+        }
+    }
+}
+
 impl Chunk {
+    /// An event of another dialect that travels as it came, with what was found in it.
+    pub(crate) fn as_it_came(
+        bytes: Bytes,
+        mut found: Found,
+        usage: Option<ChunkUsage>,
+        prompt: Option<Usage>,
+    ) -> Self {
+        found.choices = Some(1);
+        found.usage = usage
+            .as_ref()
+            .and_then(|usage| usage.spans.first().cloned());
+        Self {
+            bytes,
+            found,
+            usage: usage.map(Box::new),
+            prompt: prompt.map(Box::new),
+        }
+    }
+
     /// A chunk of the gateway's own making.
     pub(crate) fn read(bytes: Bytes) -> Result<Self, DecodeError> {
-        let text = std::str::from_utf8(&bytes).map_err(|_| DecodeError::Utf8)?;
+        let text = object::text(&bytes)?;
         let found = chunk::find(text)?;
         Ok(Self {
             bytes,
@@ -227,7 +263,7 @@ impl OpenAiDecoder {
         if data.is_empty() {
             return Ok(());
         }
-        let text = std::str::from_utf8(&event.data).map_err(|_| DecodeError::Utf8)?;
+        let text = object::text(&event.data)?;
         if event.event.as_deref() == Some(b"error") {
             self.failed = true;
             let at = json::find(text, &["error".into()]);

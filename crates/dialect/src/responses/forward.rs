@@ -12,8 +12,8 @@ use super::item::{self, RawItem};
 use super::report;
 use crate::counts::Json;
 use crate::error::{DecodeError, UpstreamError, UsageFault};
-use crate::json;
-use crate::openai::chunk::{Finder, TextKind, report_bounded};
+use crate::object;
+use crate::openai::chunk::{Finder, TextKind};
 use crate::openai::{Answer, Chunk, ChunkUsage, Delta, Ending};
 use crate::sse::{DONE, SseEvent};
 
@@ -113,14 +113,8 @@ impl ForwardResponses {
         if self.done || matches!(event.data.trim_ascii(), b"" | DONE) {
             return Ok(());
         }
-        let text = std::str::from_utf8(&event.data).map_err(|_| DecodeError::Utf8)?;
-        if !text.trim_ascii_start().starts_with('{') {
-            return Err(DecodeError::shape("not an object"));
-        }
-        if u32::try_from(text.len()).is_err() {
-            return Err(DecodeError::TooLarge);
-        }
-        let raw: RawEvent<'_> = serde_json::from_str(text)?;
+        let text = object::text(&event.data)?;
+        let raw: RawEvent<'_> = object::read(text)?;
         let mut finder = Finder::new(text);
         let mut usage = None;
         match raw.r#type.as_ref() {
@@ -142,17 +136,9 @@ impl ForwardResponses {
             kind if SILENT.contains(&kind) => {}
             kind => self.find(kind, &raw, &mut finder),
         }
-        let mut found = finder.found;
-        found.choices = Some(1);
-        found.usage = usage
-            .as_ref()
-            .and_then(|usage: &ChunkUsage| usage.spans.first().cloned());
-        out.push(Delta::Chunk(Chunk {
-            bytes: event.data,
-            found,
-            usage: usage.map(Box::new),
-            prompt: None,
-        }));
+        let found = finder.found;
+        let chunk = Chunk::as_it_came(event.data, found, usage, None);
+        out.push(Delta::Chunk(chunk));
         if self.done {
             out.push(Delta::Done);
         }
@@ -250,10 +236,9 @@ impl ForwardResponses {
                 self.searches = self.searches.saturating_add(u64::from(item.is_search()));
             }
         }
-        let usage = raw.usage.map(|json| ChunkUsage {
-            usage: report::read(json.get()).map(|usage| searched(usage, self.searches)),
-            spans: json::offset_in(text, json.get()).into_iter().collect(),
-            report: report_bounded(json.get()),
+        let usage = raw.usage.map(|json| {
+            let usage = report::read(json.get()).map(|usage| searched(usage, self.searches));
+            ChunkUsage::as_it_came(text, json, usage)
         });
         self.usage = usage.as_ref().map(|usage| usage.usage);
         Ok(usage)
@@ -291,14 +276,8 @@ fn failure(response: Json<'_>) -> Option<&str> {
 /// # Errors
 /// Not JSON, no response, one that is not over yet, or one that failed ([`DecodeError::Upstream`]).
 pub(crate) fn decode(body: Bytes) -> Result<Answer, DecodeError> {
-    let text = std::str::from_utf8(&body).map_err(|_| DecodeError::Utf8)?;
-    if u32::try_from(text.len()).is_err() {
-        return Err(DecodeError::TooLarge);
-    }
-    if !text.trim_ascii_start().starts_with('{') {
-        return Err(DecodeError::shape("not an object"));
-    }
-    let raw: RawResponse<'_> = serde_json::from_str(text)?;
+    let text = object::text(&body)?;
+    let raw: RawResponse<'_> = object::read(text)?;
     let status = raw.status.as_deref().unwrap_or("completed");
     if let Some(error) = raw.error {
         let error = UpstreamError::from_json(error.get());
@@ -314,14 +293,9 @@ pub(crate) fn decode(body: Bytes) -> Result<Answer, DecodeError> {
         item.find(&mut finder);
         searches += u64::from(item.is_search());
     }
-    let mut found = finder.found;
-    found.choices = Some(1);
-    found.usage = raw
-        .usage
-        .and_then(|usage| json::offset_in(text, usage.get()));
-    let usage = raw
-        .usage
-        .map(|usage| report::read(usage.get()).map(|usage| searched(usage, searches)));
-    let report = raw.usage.and_then(|usage| report_bounded(usage.get()));
-    Ok(Answer::composed(body.clone(), found, usage, report))
+    let usage = raw.usage.map(|json| {
+        let usage = report::read(json.get()).map(|usage| searched(usage, searches));
+        ChunkUsage::as_it_came(text, json, usage)
+    });
+    Ok(Answer::as_it_came(body.clone(), finder.found, usage))
 }

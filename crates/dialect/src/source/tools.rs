@@ -12,6 +12,8 @@ pub(crate) struct Function<'a> {
     /// A JSON schema of an object, which says that it is one.
     pub(crate) parameters: String,
     pub(crate) strict: bool,
+    /// What it says of being kept, with all before it.
+    pub(crate) cache: Option<&'a str>,
 }
 
 /// A schema for functions that say nothing of their parameters.
@@ -47,6 +49,8 @@ impl<'a> Function<'a> {
                 description: literal(function, "description"),
                 parameters: schema(Source::member(function, "parameters")),
                 strict: Source::member(function, "strict") == Some("true"),
+                cache: Source::member(tool, "cache_control")
+                    .or_else(|| Source::member(function, "cache_control")),
             });
         }
         Ok(out)

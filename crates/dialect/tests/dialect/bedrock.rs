@@ -498,6 +498,78 @@ fn the_whole_surface_in_one_request() {
     );
 }
 
+#[test]
+fn what_a_messages_client_marks_is_kept_up_to_there() {
+    use dialect::{Composing, MessagesRequest, Quirks, RequestLimits};
+    let mark = json!({"type": "ephemeral"});
+    let body = json!({"model": "m", "max_tokens": 9,
+        "system": [{"type": "text", "text": "Be brief."},
+            {"type": "text", "text": "Be kind.", "cache_control": {"type": "ephemeral", "ttl": "1h"}}],
+        "tools": [{"name": "look", "input_schema": {"type": "object"}},
+            {"name": "now", "input_schema": {"type": "object"}, "cache_control": mark}],
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": "Hi", "cache_control": mark}]},
+            {"role": "assistant", "content": [
+                {"type": "tool_use", "id": "t1", "name": "now", "input": {}, "cache_control": mark}]},
+            {"role": "user", "content": [
+                {"type": "tool_result", "tool_use_id": "t1", "content": "noon", "cache_control": mark},
+                {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}, "cache_control": mark}]}]})
+    .to_string();
+    let request = MessagesRequest::parse(body.as_bytes(), &RequestLimits::default()).unwrap();
+    let sent = |cache_marks: bool| {
+        let target = Composing {
+            quirks: &Quirks::default(),
+            reasons: false,
+            native: false,
+            cache_marks,
+        };
+        let composed = request.compose(&target).unwrap();
+        assert!(composed.beyond.is_none());
+        let chat: Value = serde_json::from_slice(&composed.body).unwrap();
+        (
+            encode_for("anthropic.claude-x", &chat, Provider::default()).1,
+            chat,
+        )
+    };
+    let point = json!({"cachePoint": {"type": "default"}});
+    let (marked, _) = sent(true);
+    assert_eq!(
+        marked["system"],
+        json!([{"text": "Be brief."}, {"text": "Be kind."}, {"cachePoint": {"type": "default", "ttl": "1h"}}])
+    );
+    let tools = marked["toolConfig"]["tools"].as_array().unwrap();
+    assert_eq!((tools.len(), &tools[2]), (3, &point));
+    assert_eq!(
+        marked["messages"],
+        json!([
+            {"role": "user", "content": [{"text": "Hi"}, point]},
+            {"role": "assistant", "content": [{"toolUse": {"toolUseId": "t1", "name": "now", "input": {}}}, point]},
+            {"role": "user", "content": [
+                {"toolResult": {"toolUseId": "t1", "content": [{"text": "noon"}], "status": "success"}}, point,
+                {"image": {"format": "png", "source": {"bytes": "iVBORw0KGgo="}}}, point]}])
+    );
+    // Where the provider does not heed marks, none are sent.
+    let (_, plain) = sent(false);
+    assert!(!plain.to_string().contains("cache_control"), "{plain}");
+    assert_eq!(plain["messages"][1]["content"], "Hi");
+}
+
+/// A tool's result has no points within.
+#[test]
+fn a_mark_within_a_tools_result_lies_behind_it() {
+    let chat = json!({"messages": [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "tool_calls": [{"id": "t1", "type": "function", "function": {"name": "now", "arguments": "{}"}}]},
+        {"role": "tool", "tool_call_id": "t1", "content": [{"type": "text", "text": "noon", "cache_control": {"type": "ephemeral"}}]}],
+        "tools": [{"type": "function", "function": {"name": "now"}}]});
+    let (_, body) = encode_for("anthropic.claude-x", &chat, Provider::default());
+    assert_eq!(
+        body["messages"][2]["content"],
+        json!([{"toolResult": {"toolUseId": "t1", "content": [{"text": "noon"}], "status": "success"}},
+            {"cachePoint": {"type": "default"}}])
+    );
+}
+
 /// The path and the body of a request for a model of this name.
 fn encode_for(model: &str, more: &Value, provider: Provider) -> (String, Value) {
     use dialect::{ChatRequest, Edit, Features, Quirks, RequestLimits};
