@@ -198,6 +198,7 @@ fn leave_out_scopes<'a>(text: &'a str, within: &Range<usize>, splice: &mut Splic
     const MARK: &str = r#""cache_control""#;
     const SCOPE: &str = "scope";
     let inside = json::slice(text, within);
+    let mut written = 0;
     for (found, _) in inside.match_indices(MARK) {
         let rest = text
             .get(within.start + found + MARK.len()..)
@@ -207,6 +208,10 @@ fn leave_out_scopes<'a>(text: &'a str, within: &Range<usize>, splice: &mut Splic
             continue;
         };
         let start = text.len() - value.len();
+        if start < written {
+            // Within a mark: it means nothing there.
+            continue;
+        }
         let members: Vec<json::Member> = json::members(text, start).collect();
         let (first, last) = (members.first(), members.last());
         let span = first
@@ -217,6 +222,7 @@ fn leave_out_scopes<'a>(text: &'a str, within: &Range<usize>, splice: &mut Splic
             .map(|member| json::slice(text, &(member.key.start..member.value.end)))
             .collect();
         if let Some(span) = span.filter(|_| kept.len() < members.len()) {
+            written = span.end;
             splice.replace(span, kept.join(","));
         }
     }
@@ -427,6 +433,10 @@ mod tests {
             "",
             &[],
         );
+        let odd = marked(r#"{"scope":1,"x":{"cache_control":{"scope":2}}}"#);
+        let odd = sent(&(odd + r#","model":"m"}"#), "", &[]);
+        let left = r#""cache_control":{"x":{"cache_control":{"scope":2}}}"#;
+        assert!(String::from_utf8(odd.body.to_vec()).unwrap().contains(left));
         let plain = marked(r#" {"type":"ephemeral","ttl":"1h"}"#);
         assert_eq!(
             wire.body,
