@@ -35,6 +35,8 @@ pub(crate) enum Step {
     Rust,
     /// Examples in documentation.
     Doctest,
+    /// Instructions of a request's own work.
+    Instructions,
     /// openai-python 2.
     OpenAi2,
     /// openai-python 3, and the first run.
@@ -57,7 +59,7 @@ pub(crate) enum Step {
 
 impl Step {
     /// All of them, in their order: cheap ones first.
-    const ALL: [Self; 19] = [
+    const ALL: [Self; 20] = [
         Self::Fmt,
         Self::Tidy,
         Self::Docs,
@@ -68,6 +70,7 @@ impl Step {
         Self::Build,
         Self::Rust,
         Self::Doctest,
+        Self::Instructions,
         Self::OpenAi2,
         Self::OpenAi3,
         Self::Anthropic,
@@ -92,6 +95,7 @@ impl Step {
             Self::Build => "build",
             Self::Rust => "rust",
             Self::Doctest => "doctest",
+            Self::Instructions => "instructions",
             Self::OpenAi2 => "sdk-openai-2",
             Self::OpenAi3 => "sdk-openai-3",
             Self::Anthropic => "sdk-anthropic",
@@ -117,6 +121,9 @@ impl Step {
             Self::Build => "tollway, the scripted provider and the auditor are built",
             Self::Rust => "tests in Rust, on SQLite and PostgreSQL",
             Self::Doctest => "examples in the documentation compile",
+            Self::Instructions => {
+                "a request's own work takes the instructions that are kept, by 5 %"
+            }
             Self::OpenAi2 => "openai-python 2 against the running gateway",
             Self::OpenAi3 => "openai-python 3 against the running gateway, and the first run",
             Self::Anthropic => "anthropic-python against the running gateway",
@@ -144,7 +151,8 @@ impl Step {
             | Self::Ops
             | Self::Prices
             | Self::Build
-            | Self::Doctest => &[],
+            | Self::Doctest
+            | Self::Instructions => &[],
             Self::Rust
             | Self::OpenAi2
             | Self::OpenAi3
@@ -235,6 +243,7 @@ impl Step {
                 let arguments = ["test", "--locked", "--workspace", "--doc"];
                 tools.cargo(&arguments, Runner::CargoTest, 20 * MINUTE)
             }
+            Self::Instructions => tools.own_chore(&["bench", "instructions"]),
             Self::OpenAi2 => python(
                 &tools,
                 "openai-2",
